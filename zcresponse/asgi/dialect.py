@@ -1,0 +1,70 @@
+"""The words between a file response and a server that can take more than a path.
+
+`http.response.pathsend` (asgiref, docs/extensions.rst) sends one whole file by its path. Its entry in
+`scope["extensions"]` may carry information, and unknown keys of a message are ignored, which leaves room for:
+
+- `ranges: True` in the entry: the message may say `offset` and `count` (bytes), as proposed upstream.
+- `zcresponse: Offer` in the entry: the message may carry `zcresponse: Shipment`, an opened file and a list of
+  segments, whose ownership travels with the message.
+
+It is pathsend because stock middleware lets it through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from zcresponse.asgi.types import Scope
+from zcresponse.events import OnTransfer
+from zcresponse.files import OpenedFile
+from zcresponse.plan import Segment
+
+__all__ = ["KEY", "PATHSEND", "ZEROCOPYSEND", "Offer", "Shipment", "advertise", "offer_in"]
+
+PATHSEND = "http.response.pathsend"
+ZEROCOPYSEND = "http.response.zerocopysend"
+KEY = "zcresponse"
+
+
+class Offer:
+    """What a deliverer puts into the scope of one request: it takes shipments.
+
+    Attributes:
+        announced: set by a response just before it sends its shipment, so that the deliverer can tell a message that
+            somebody swallowed on the way from an application that sent none.
+    """
+
+    __slots__ = ("announced",)
+
+    def __init__(self) -> None:
+        self.announced = False
+
+
+class Shipment:
+    """A body on its way: the segments, the file they lie in, and who wants to hear how it went.
+
+    From the moment it is made the file belongs to whoever holds the shipment; the deliverer closes it. If the message
+    is dropped, the file is closed with the last reference.
+    """
+
+    __slots__ = ("file", "on_transfer", "segments")
+
+    def __init__(self, file: OpenedFile, segments: Sequence[Segment], on_transfer: OnTransfer | None = None) -> None:
+        file.hand_over()
+        self.file = file
+        self.segments = segments
+        self.on_transfer = on_transfer
+
+
+def advertise(scope: Scope, offer: Offer) -> Scope:
+    """Return a copy of `scope` that offers pathsend with ranges and shipments."""
+    extensions = dict(scope.get("extensions") or {})
+    extensions[PATHSEND] = {"ranges": True, KEY: offer}
+    return {**scope, "extensions": extensions}
+
+
+def offer_in(scope: Scope) -> Offer | None:
+    """Return the offer to take shipments that some layer above has made, if any."""
+    entry = (scope.get("extensions") or {}).get(PATHSEND)
+    offer = entry.get(KEY) if isinstance(entry, dict) else None
+    return offer if isinstance(offer, Offer) else None

@@ -1,0 +1,121 @@
+"""Linux calls that Python has no name for: `openat2` and the type that `fstatfs` gives.
+
+Where they are missing (another system, an old kernel, a seccomp filter) the functions say so, and callers take the
+careful way.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import sys
+from enum import Enum
+from typing import Final
+
+__all__ = [
+    "RESOLVE_BENEATH",
+    "RESOLVE_CACHED",
+    "RESOLVE_NO_MAGICLINKS",
+    "RESOLVE_NO_SYMLINKS",
+    "Storage",
+    "has_openat2",
+    "openat2",
+    "storage_of",
+]
+
+# openat2(2), <linux/openat2.h>
+RESOLVE_NO_MAGICLINKS: Final = 0x02
+RESOLVE_NO_SYMLINKS: Final = 0x04
+RESOLVE_BENEATH: Final = 0x08
+RESOLVE_CACHED: Final = 0x20
+
+_SYS_OPENAT2: Final = 437  # the same number on every architecture but alpha
+AT_FDCWD: Final = -100
+
+
+class Storage(Enum):
+    """What can be known of a file's pages without waiting for them."""
+
+    PROBED = "a local file system: RWF_NOWAIT tells whether a page is cached"
+    RESIDENT = "memory: every page is always there"
+    UNKNOWN = "a network, FUSE or unknown file system: any call may wait"
+
+
+# The f_type magic numbers of statfs(2). Only what is known to answer from memory is listed: a FUSE, NFS or CIFS mount
+# can let even a cached open wait for a daemon or a server.
+_STORAGE_BY_MAGIC: Final = {
+    0xEF53: Storage.PROBED,  # ext2, ext3, ext4
+    0x58465342: Storage.PROBED,  # XFS
+    0x9123683E: Storage.PROBED,  # Btrfs
+    0x794C7630: Storage.PROBED,  # overlayfs
+    0xF2F52010: Storage.PROBED,  # F2FS
+    0xCA451A4E: Storage.PROBED,  # bcachefs
+    0x01021994: Storage.RESIDENT,  # tmpfs
+    0x858458F6: Storage.RESIDENT,  # ramfs
+}
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+_openat2_missing = _libc is None
+
+if _libc is not None:
+    _syscall = _libc.syscall
+    _syscall.restype = ctypes.c_long
+    _syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.POINTER(_OpenHow), ctypes.c_size_t)
+    _fstatfs = _libc.fstatfs
+    _fstatfs.argtypes = (ctypes.c_int, ctypes.c_void_p)
+
+_hows: dict[tuple[int, int], _OpenHow] = {}
+
+
+def has_openat2() -> bool:
+    """Whether `openat2` may be tried; turns False once the kernel has refused it as unknown or forbidden."""
+    return not _openat2_missing
+
+
+def openat2(path: bytes, flags: int, resolve: int, *, dir_fd: int = AT_FDCWD) -> int:
+    """Open `path` with the RESOLVE_ rules of openat2(2) and return the descriptor.
+
+    Raises:
+        ValueError: a NUL byte in `path`, which C would take for its end.
+        NotImplementedError: there is no such call here.
+        OSError: as `os.open`; BlockingIOError when RESOLVE_CACHED was asked and the path is not cached, or when a
+            rename raced with RESOLVE_BENEATH.
+    """
+    global _openat2_missing
+    if _openat2_missing:
+        raise NotImplementedError("openat2 is not available")
+    if b"\0" in path:
+        raise ValueError("embedded null byte")
+    how = _hows.get((flags, resolve))
+    if how is None:
+        how = _hows[flags, resolve] = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
+    while True:
+        fd = _syscall(_SYS_OPENAT2, dir_fd, path, how, 24)
+        if fd >= 0:
+            return int(fd)
+        code = ctypes.get_errno()
+        if code == errno.EINTR:
+            continue
+        # EPERM: an old container runtime's seccomp filter refuses calls that it does not know. EINVAL or E2BIG: the
+        # kernel has the call but not this RESOLVE_ flag.
+        if code in (errno.ENOSYS, errno.EPERM, errno.EINVAL, errno.E2BIG):
+            _openat2_missing = True
+            raise NotImplementedError("openat2 is not available")
+        raise OSError(code, os.strerror(code), os.fsdecode(path))
+
+
+def storage_of(fd: int) -> Storage:
+    """Classify the file system that holds `fd`. May wait on a network file system: call it from a thread."""
+    if _libc is None:
+        return Storage.UNKNOWN
+    # f_type is the first member, a word on all but s390x (where the value matches nothing: the careful answer).
+    buffer = (ctypes.c_long * 32)()
+    if _fstatfs(fd, ctypes.byref(buffer)) != 0:
+        return Storage.UNKNOWN
+    return _STORAGE_BY_MAGIC.get(buffer[0] & 0xFFFFFFFF, Storage.UNKNOWN)

@@ -1,0 +1,338 @@
+"""Open once, `fstat` the same descriptor, close exactly once; regular files only."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat as stat_module
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, BinaryIO, Final, TypeAlias
+
+from zcresponse import loops
+from zcresponse.errors import NotARegularFileError
+from zcresponse.files import linux
+from zcresponse.files.linux import Storage
+
+__all__ = ["FileRegion", "FileSource", "OpenedFile", "open_file", "open_file_async"]
+
+#: What can be opened: a path, an open binary file, or a descriptor.
+FileSource: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes] | BinaryIO | int"
+
+# O_NONBLOCK: without it, opening a FIFO waits for a writer. It changes nothing for a regular file once it is open.
+# O_NOCTTY: opening a terminal must not make it ours.
+_FLAGS: Final = (
+    os.O_RDONLY
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_NOCTTY", 0)
+    | getattr(os, "O_BINARY", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+)
+
+
+class OpenedFile:
+    """A regular file held by one descriptor, or a window of it.
+
+    Reading it never moves the descriptor's position, so several responses may share a descriptor.
+
+    Attributes:
+        fd: the descriptor; -1 once closed.
+        path: absolute path it was opened by, or None when it was given as a descriptor or file object.
+        stat: `os.fstat` of the descriptor, taken when it was opened.
+        offset: first byte of the window in the file.
+        size: bytes in the window (of the whole file by default).
+        windowed: whether `offset` or `count` was asked for.
+        storage: what is known of the file system (internal).
+
+    Closing is the holder's duty, by `close()` or `with`. When the file rides in a message its ownership rides along
+    (`hand_over`): whoever delivers closes, and a message that is dropped on the way closes it by its finalizer.
+    """
+
+    __slots__ = ("_close", "_handed_over", "fd", "offset", "path", "size", "stat", "storage", "windowed")
+
+    def __init__(
+        self,
+        fd: int,
+        stat: os.stat_result,
+        storage: Storage,
+        *,
+        path: str | None = None,
+        offset: int = 0,
+        count: int | None = None,
+        close: Callable[[int], object] | None = os.close,
+    ) -> None:
+        self.fd = fd
+        self.path = path
+        self.stat = stat
+        self.storage = storage
+        self.offset = offset
+        self.size = stat.st_size - offset if count is None else count
+        self.windowed = offset != 0 or count is not None
+        self._close = close
+        self._handed_over = False
+
+    @property
+    def mtime_ns(self) -> int:
+        """When the content last changed: nanoseconds since the epoch."""
+        return self.stat.st_mtime_ns
+
+    @property
+    def closed(self) -> bool:
+        return self.fd < 0
+
+    def fileno(self) -> int:
+        """Return the descriptor.
+
+        Raises:
+            ValueError: the file is closed.
+        """
+        if self.fd < 0:
+            raise ValueError("I/O operation on closed file")
+        return self.fd
+
+    def region(self, start: int = 0, stop: int | None = None) -> FileRegion:
+        """Return bytes `[start, stop)` of the window as a region of the descriptor."""
+        return FileRegion(self, self.offset + start, (self.size if stop is None else stop) - start)
+
+    def hand_over(self) -> None:
+        """Say that ownership now rides in a message: should the message be dropped, the finalizer closes quietly."""
+        self._handed_over = True
+
+    def close(self) -> None:
+        """Close the descriptor, if it is ours to close. Further calls do nothing."""
+        fd, self.fd = self.fd, -1
+        close, self._close = self._close, None
+        if fd >= 0 and close is not None:
+            close(fd)
+
+    def __enter__(self) -> OpenedFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # An instance whose __init__ did not finish has no fd.
+        if getattr(self, "fd", -1) >= 0 and self._close is not None:
+            if not self._handed_over:
+                warnings.warn(f"unclosed file {self!r}", ResourceWarning, stacklevel=2, source=self)
+            self.close()
+
+    def __repr__(self) -> str:
+        return f"<OpenedFile fd={self.fd} path={self.path!r} offset={self.offset} size={self.size}>"
+
+
+@dataclass(frozen=True, slots=True)
+class FileRegion:
+    """`count` bytes at `offset` of an opened file; `offset` counts from the beginning of the file itself."""
+
+    file: OpenedFile
+    offset: int
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+
+def open_file(
+    path_or_file: FileSource, *, offset: int = 0, count: int | None = None, closefd: bool = True
+) -> OpenedFile:
+    """Open a regular file, or adopt one that is already open, without reading it.
+
+    Args:
+        path_or_file: a path (`str`, `bytes` or `os.PathLike`), an open binary file that stands for a real one (its
+            position is neither used nor moved; what it has buffered for writing is flushed), or a descriptor.
+        offset: first byte to send, from the beginning of the file.
+        count: how many bytes to send; None: to the end of the file as it is now.
+        closefd: for a file object or descriptor: whether the result owns it and closes it. On an error it is the
+            caller's still.
+
+    Raises:
+        FileNotFoundError, PermissionError, OSError: as `os.open`.
+        NotARegularFileError: a directory, FIFO, socket or device. A FIFO is refused without waiting for a writer.
+        TypeError, ValueError: an argument that cannot be meant; it is named.
+    """
+    _check_window(offset, count)
+    if isinstance(path_or_file, str | bytes | os.PathLike):
+        path = os.fspath(path_or_file)
+        return _adopt(_open_path(path), path, offset, count, os.close)
+    if isinstance(path_or_file, int) and not isinstance(path_or_file, bool):
+        if path_or_file < 0:
+            raise ValueError(f"path_or_file: {path_or_file} is not a descriptor")
+        _check_readable(path_or_file)
+        return _adopt(path_or_file, None, offset, count, os.close if closefd else None)
+    file: Any = path_or_file
+    fd = _descriptor_of(file)
+    # The object is kept alive by the closure: were it collected, its descriptor would be closed under us.
+    return _adopt(fd, None, offset, count, lambda _fd: file.close() if closefd else None)
+
+
+async def open_file_async(
+    path_or_file: FileSource, *, offset: int = 0, count: int | None = None, closefd: bool = True
+) -> OpenedFile:
+    """`open_file` that never lets the event loop wait: what is not cached, or not local, is opened in a thread."""
+    if isinstance(path_or_file, str | bytes | os.PathLike):
+        _check_window(offset, count)
+        path = os.fspath(path_or_file)
+        fd = _open_cached(path)
+        if fd >= 0:
+            stat = os.fstat(fd)
+            storage = _storage_by_device.get(stat.st_dev)
+            if storage is not None and storage[1] > time.monotonic() and storage[0] is not Storage.UNKNOWN:
+                return _adopt(fd, path, offset, count, os.close, stat, storage[0])
+            # The name leads to another file system than its folder is on: not to be opened on the loop again.
+            os.close(fd)
+            _remember(_elsewhere, path, float("inf"))
+        return await loops.in_thread(_open_in_thread, path, offset, count, discard=OpenedFile.close)
+    return open_file(path_or_file, offset=offset, count=count, closefd=closefd)
+
+
+def _check_window(offset: int, count: int | None) -> None:
+    for name, value in (("offset", offset), ("count", count)):
+        if value is None and name == "count":
+            continue
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{name}: an int is needed, not {type(value).__name__}")
+        if value < 0:
+            raise ValueError(f"{name}: must not be negative, got {value}")
+
+
+def _adopt(
+    fd: int,
+    path: str | bytes | None,
+    offset: int,
+    count: int | None,
+    close: Callable[[int], object] | None,
+    stat: os.stat_result | None = None,
+    storage: Storage | None = None,
+) -> OpenedFile:
+    """Make an OpenedFile of a descriptor, or leave nothing of ours open."""
+    try:
+        if stat is None:
+            stat = os.fstat(fd)
+        if not stat_module.S_ISREG(stat.st_mode):
+            raise NotARegularFileError(errno.EINVAL, "not a regular file", path)
+        if offset > stat.st_size:
+            raise ValueError(f"offset: {offset} lies beyond the file's end at {stat.st_size}")
+        if count is not None and offset + count > stat.st_size:
+            raise ValueError(f"count: {offset} + {count} lies beyond the file's end at {stat.st_size}")
+        if storage is None:
+            storage = _storage(fd, stat.st_dev)
+    except BaseException:
+        if path is not None:
+            os.close(fd)
+        raise
+    absolute = None if path is None else os.path.abspath(os.fsdecode(path))
+    return OpenedFile(fd, stat, storage, path=absolute, offset=offset, count=count, close=close)
+
+
+def _open_path(path: str | bytes) -> int:
+    try:
+        return os.open(path, _FLAGS)
+    except BlockingIOError:
+        # Another process holds a lease on the file (fcntl(2), F_SETLEASE; Samba does): a non-blocking open does not
+        # wait until it is given back. A regular file may be waited for; a FIFO may not.
+        return _open_leased(path)
+    except OSError as error:
+        # ENXIO: a socket, or a device without a driver. EACCES and EISDIR for a directory: Windows, and some others.
+        if error.errno == errno.ENXIO or os.path.isdir(path):
+            raise NotARegularFileError(error.errno, "not a regular file", path) from error
+        raise
+
+
+def _open_leased(path: str | bytes) -> int:
+    if not hasattr(os, "O_PATH"):
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), path)
+    handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        if not stat_module.S_ISREG(os.fstat(handle).st_mode):
+            raise NotARegularFileError(errno.EINVAL, "not a regular file", path)
+        return os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(handle)
+
+
+def _descriptor_of(file: Any) -> int:
+    """Return the descriptor behind a binary file object that holds the very bytes which reading it would give."""
+    # tempfile's wrappers keep the real file in `.file`; a SpooledTemporaryFile in `._file`, on disk after rollover().
+    inner = getattr(file, "file", file)
+    raw = getattr(inner, "raw", inner)
+    # Not by fileno() alone: a GzipFile has the descriptor of the compressed bytes, a text file decodes.
+    if not isinstance(raw, io.FileIO):
+        raise TypeError(
+            f"path_or_file: {type(file).__name__} does not stand for a file on disk; "
+            "give a path, a descriptor or a file opened in binary mode"
+        )
+    if not raw.readable():
+        raise ValueError("path_or_file: the file is not open for reading")
+    if inner.writable():
+        inner.flush()
+    return raw.fileno()
+
+
+def _check_readable(fd: int) -> None:
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
+        raise ValueError("path_or_file: the descriptor is not open for reading")
+
+
+# --- Opening on the event loop -----------------------------------------------------------------------------------
+#
+# openat2 with RESOLVE_CACHED answers from the kernel's name cache or says EAGAIN. That is enough on a local file
+# system; on FUSE even a cached open waits for the daemon. So the first open in a folder goes to a thread, which learns
+# what the folder is on, and later ones may be tried on the loop. What was learnt is dropped after a while, because
+# mounts change.
+
+_LEARNT_FOR_S: Final = 30.0
+_REMEMBERED: Final = 4096
+
+_storage_by_device: dict[int, tuple[Storage, float]] = {}
+_local_folders: dict[str | bytes, float] = {}
+_elsewhere: dict[str | bytes, float] = {}
+
+
+def _remember(known: dict[Any, Any], key: object, value: object) -> None:
+    if len(known) >= _REMEMBERED:
+        known.clear()
+    known[key] = value
+
+
+def _storage(fd: int, device: int) -> Storage:
+    known = _storage_by_device.get(device)
+    if known is not None and known[1] > time.monotonic():
+        return known[0]
+    storage = linux.storage_of(fd)
+    _remember(_storage_by_device, device, (storage, time.monotonic() + _LEARNT_FOR_S))
+    return storage
+
+
+def _folder_of(path: str | bytes) -> str | bytes:
+    return path.rpartition("/")[0] if isinstance(path, str) else path.rpartition(b"/")[0]
+
+
+def _open_cached(path: str | bytes) -> int:
+    """Open what needs no wait and return the descriptor, or -1."""
+    if _local_folders.get(_folder_of(path), 0.0) < time.monotonic() or path in _elsewhere or not linux.has_openat2():
+        return -1
+    try:
+        return linux.openat2(os.fsencode(path), _FLAGS, linux.RESOLVE_CACHED)
+    except (OSError, NotImplementedError):
+        # A thread finds out, by the plain call, what is the matter: not cached, or really not there.
+        return -1
+
+
+def _open_in_thread(path: str | bytes, offset: int, count: int | None) -> OpenedFile:
+    file = open_file(path, offset=offset, count=count)
+    if file.storage is not Storage.UNKNOWN:
+        _remember(_local_folders, _folder_of(path), time.monotonic() + _LEARNT_FOR_S)
+    return file

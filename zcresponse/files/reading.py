@@ -1,0 +1,133 @@
+"""Bytes of a file without stopping an event loop: cached pages at once, the rest in a thread.
+
+`preadv` with RWF_NOWAIT (Linux 4.14) reads what the page cache holds and fails with EAGAIN where it would have to wait
+for the disk. tmpfs answers EOPNOTSUPP to it, because its pages are always there.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Final
+
+from zcresponse import loops
+from zcresponse.errors import FileTruncatedError
+from zcresponse.files.linux import Storage
+from zcresponse.files.opened import OpenedFile
+
+__all__ = ["are_cached", "page_in", "read", "read_and_close", "read_blocking", "read_cached"]
+
+_NOWAIT: Final = getattr(os, "RWF_NOWAIT", None)
+
+#: How far apart pages are probed in `are_cached`: the kernel's default readahead brings pages in runs of this length.
+PROBE_STEP: Final = 128 * 1024
+
+_scratch = threading.local()
+_probe = bytearray(1)
+
+
+def read_cached(file: OpenedFile, offset: int, count: int) -> bytes | None:
+    """Read `count` bytes at `offset` of the file if that takes no wait.
+
+    Returns:
+        The bytes (fewer than `count` where the file ends), or None when some of them are not in memory.
+    """
+    if file.storage is Storage.RESIDENT:
+        return read_blocking(file.fileno(), offset, count)
+    if file.storage is not Storage.PROBED or _NOWAIT is None:
+        return None
+    # The kernel can fill a buffer of ours but not a bytes object: read into a buffer that is used again and again,
+    # so that it stays in the processor's cache, and copy.
+    buffer: bytearray | None = getattr(_scratch, "buffer", None)
+    if buffer is None or len(buffer) < count:
+        buffer = _scratch.buffer = bytearray(max(count, 64 * 1024))
+    view = memoryview(buffer)
+    try:
+        got = os.preadv(file.fileno(), [view[:count]], offset, _NOWAIT)
+    except BlockingIOError:
+        return None
+    # A short count is the end of the file or the first page that is missing.
+    if got < count and offset + got < os.fstat(file.fd).st_size:
+        return None
+    return bytes(view[:got])
+
+
+def are_cached(file: OpenedFile, offset: int, count: int) -> bool:
+    """Whether sending `count` bytes at `offset` needs no wait for the disk, as far as a few probes tell.
+
+    One byte is read every `PROBE_STEP` bytes and at the end, which costs less than a microsecond each. A page that was
+    dropped from between two probes goes unnoticed.
+    """
+    if file.storage is Storage.RESIDENT:
+        return True
+    if file.storage is not Storage.PROBED or _NOWAIT is None:
+        return False
+    fd = file.fileno()
+    last = offset + count - 1
+    try:
+        for position in range(offset, last, PROBE_STEP):
+            os.preadv(fd, [_probe], position, _NOWAIT)
+        os.preadv(fd, [_probe], last, _NOWAIT)
+    except BlockingIOError:
+        return False
+    return True
+
+
+if hasattr(os, "pread"):
+    _pread = os.pread
+else:
+    # Windows has no positioned read, and a duplicated descriptor shares its position with the first.
+    _position = threading.Lock()
+
+    def _pread(fd: int, count: int, offset: int, /) -> bytes:
+        with _position:
+            os.lseek(fd, offset, os.SEEK_SET)
+            return os.read(fd, count)
+
+
+def read_blocking(fd: int, offset: int, count: int) -> bytes:
+    """Read `count` bytes at `offset`, fewer only where the file ends. Waits for the disk: for a thread."""
+    data = _pread(fd, count, offset)
+    while 0 < len(data) < count:
+        more = _pread(fd, count - len(data), offset + len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+async def read(file: OpenedFile, offset: int, count: int) -> bytes:
+    """Read exactly `count` bytes at `offset` of the file; the loop does not wait for the disk.
+
+    Raises:
+        FileTruncatedError: the file ends before.
+        OSError: as `os.pread`, or no descriptor was left for the thread's duplicate.
+    """
+    data = read_cached(file, offset, count)
+    if data is None:
+        data = await loops.in_thread(read_and_close, os.dup(file.fileno()), offset, count)
+    if len(data) < count:
+        raise FileTruncatedError(
+            f"{file.path or 'the file'} ended at byte {offset + len(data)}, {count - len(data)} before the promised end"
+        )
+    return data
+
+
+def read_and_close(fd: int, offset: int, count: int) -> bytes:
+    """`read_blocking`, then close `fd`. For a thread."""
+    try:
+        return read_blocking(fd, offset, count)
+    finally:
+        os.close(fd)
+
+
+def page_in(fd: int, offset: int, count: int, ahead: int) -> None:
+    """Bring `count` bytes at `offset` into the page cache and ask for `ahead` more; close `fd`. For a thread."""
+    try:
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(fd, offset, count + ahead, os.POSIX_FADV_WILLNEED)
+        for position in range(offset, offset + count, PROBE_STEP):
+            _pread(fd, 1, position)
+        _pread(fd, 1, offset + count - 1)
+    finally:
+        os.close(fd)

@@ -1,0 +1,259 @@
+"""The one place that decides how a request for a file is answered: 200, 206, 304, 412 or 416."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, TypedDict
+
+from zcresponse.files import OpenedFile
+from zcresponse.http.caching import format_cache_control
+from zcresponse.http.conditional import Verdict, evaluate_preconditions, range_applies
+from zcresponse.http.dates import format_http_date, parse_http_date
+from zcresponse.http.disposition import format_content_disposition
+from zcresponse.http.etags import ETag, file_etag, parse_etag
+from zcresponse.http.mediatype import guess_media_type
+from zcresponse.http.ranges import (
+    NoRanges,
+    format_content_range,
+    format_unsatisfied_range,
+    parse_range,
+)
+from zcresponse.http.request import RequestHead
+from zcresponse.plan.multipart import make_boundary, multipart_segments
+from zcresponse.plan.segments import Segment, total_length
+
+__all__ = ["FileOptions", "PlanOptions", "ResponsePlan", "plan_file_response"]
+
+Fields = list[tuple[str, str]]
+
+# The fields that describe the representation itself: a 304 must not repeat them (RFC 9110 §15.4.5), and an empty
+# 412 or 416 has none to describe.
+_REPRESENTATION: Final = frozenset(
+    ("content-type", "content-length", "content-encoding", "content-language", "content-range", "content-disposition")
+)
+# What invites a cache to keep the answer; an error is not to be kept in the file's place.
+_CACHING: Final = frozenset(("cache-control", "expires", "etag", "last-modified"))
+_ALWAYS_OURS: Final = frozenset(("content-length", "content-range"))
+
+
+class FileOptions(TypedDict, total=False):
+    """What a caller may say about any file response, under these names at every door.
+
+    Keys:
+        etag: True (default): made from size and modification time; False: none; text: your own, such as a content hash.
+        last_modified: True (default): the file's; False: none; or seconds since the epoch, or a datetime (naive: UTC).
+        max_age: seconds that caches may reuse the answer without asking.
+        immutable: the content under this URL never changes.
+        private: only the client's own cache may keep the answer: whenever the view checked who asks.
+        no_cache: caches must ask before each reuse.
+        no_store: caches must not keep the answer.
+    """
+
+    etag: str | bool
+    last_modified: datetime | float | bool
+    max_age: int | None
+    immutable: bool
+    private: bool
+    no_cache: bool
+    no_store: bool
+
+
+class PlanOptions(FileOptions, total=False):
+    """`FileOptions`, and what frameworks have words of their own for.
+
+    Keys:
+        media_type: Content-Type; by default told from the name, with `charset=utf-8` for text.
+        filename: the name to save under; without one there is no Content-Disposition.
+        disposition: `attachment` (default) or `inline`.
+    """
+
+    media_type: str | None
+    filename: str | None
+    disposition: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResponsePlan:
+    """A decided response: what to say and which bytes to send.
+
+    Attributes:
+        status: the status code.
+        fields: header fields as (name, value) in the order to send them; no value can hold a line break.
+        segments: the body; empty for HEAD, 304, 412, 416 and empty files.
+    """
+
+    status: int
+    fields: Fields
+    segments: tuple[Segment, ...]
+
+    @property
+    def body_length(self) -> int:
+        """Length of the body that will be sent, in bytes."""
+        return total_length(self.segments)
+
+
+def plan_file_response(
+    request: RequestHead,
+    file: OpenedFile,
+    *,
+    status: int = 200,
+    fields: Iterable[tuple[str, str]] = (),
+    media_type: str | None = None,
+    filename: str | None = None,
+    disposition: str = "attachment",
+    etag: str | bool = True,
+    last_modified: datetime | float | bool = True,
+    max_age: int | None = None,
+    immutable: bool = False,
+    private: bool = False,
+    no_cache: bool = False,
+    no_store: bool = False,
+    now_ns: int | None = None,
+) -> ResponsePlan:
+    """Decide the answer to `request` with `file` as the selected representation.
+
+    Preconditions are heeded for GET and HEAD, a Range for GET, both only where the answer would be 200
+    (RFC 9110 §13.2.1, §14.2).
+
+    Args:
+        request: the method and the fields that matter.
+        file: what to send; a window of a file is a representation of its own.
+        status: the status of a plain answer.
+        fields: what the caller has set already. Its Content-Type, Content-Disposition, ETag, Last-Modified and
+            Cache-Control win over the arguments below; its Content-Length and Content-Range are replaced; everything
+            else (cookies, CORS, security) is kept in every answer.
+        now_ns: nanoseconds since the epoch; by default the clock's.
+
+    Other arguments are described at `PlanOptions`.
+
+    Raises:
+        ValueError: an argument that cannot stand in a header, or that contradicts another; it is named.
+    """
+    if now_ns is None:
+        now_ns = time.time_ns()
+    now = now_ns // 1_000_000_000
+    kept = [field for field in fields if field[0].lower() not in _ALWAYS_OURS]
+    given = {name.lower(): value for name, value in kept}
+
+    own: Fields = []
+    content_type = given.get("content-type")
+    if content_type is None:
+        content_type = media_type if media_type is not None else guess_media_type(filename or file.path or "")
+        own.append(("Content-Type", _checked("media_type", content_type)))
+    if filename is not None and "content-disposition" not in given:
+        own.append(("Content-Disposition", format_content_disposition(disposition, filename)))
+    if "cache-control" not in given:
+        cache_control = format_cache_control(
+            max_age=max_age, immutable=immutable, private=private, no_cache=no_cache, no_store=no_store
+        )
+        if cache_control is not None:
+            own.append(("Cache-Control", cache_control))
+    if "etag" in given:
+        tag = parse_etag(given["etag"])
+    else:
+        tag = _entity_tag(file, etag, now_ns)
+        if tag is not None:
+            own.append(("ETag", str(tag)))
+    if "last-modified" in given:
+        modified = parse_http_date(given["last-modified"], now=now)
+    else:
+        modified = _modified(file, last_modified, now)
+        if modified is not None:
+            own.append(("Last-Modified", format_http_date(modified)))
+
+    safe = request.method in ("GET", "HEAD")
+    if not safe or status != 200:
+        return _whole(request, file, status, kept + own)
+    if "accept-ranges" not in given:
+        own.append(("Accept-Ranges", "bytes"))
+
+    verdict = evaluate_preconditions(request, etag=tag, last_modified=modified, now=now)
+    if verdict is Verdict.PRECONDITION_FAILED:
+        return _empty(412, kept + own)
+    if verdict is Verdict.NOT_MODIFIED:
+        # With an ETag, Last-Modified says nothing more to the cache (RFC 9110 §15.4.5).
+        dropped = _REPRESENTATION | {"accept-ranges"} | ({"last-modified"} if tag is not None else set())
+        return ResponsePlan(304, _without(kept + own, dropped), ())
+
+    if request.range is None or not range_applies(request, etag=tag, last_modified=modified, now=now):
+        return _whole(request, file, status, kept + own)
+    ranges = parse_range(request.range, file.size)
+    if ranges is NoRanges.IGNORED:
+        return _whole(request, file, status, kept + own)
+    if ranges is NoRanges.UNSATISFIABLE:
+        return _empty(416, [*kept, *own, ("Content-Range", format_unsatisfied_range(file.size))])
+    if len(ranges) == 1:
+        (only,) = ranges
+        return ResponsePlan(
+            206,
+            [
+                *kept,
+                *own,
+                ("Content-Range", format_content_range(only, file.size)),
+                ("Content-Length", str(only.count)),
+            ],
+            (file.region(only.start, only.stop),),
+        )
+    boundary = make_boundary()
+    segments = multipart_segments(file, ranges, media_type=content_type, boundary=boundary)
+    return ResponsePlan(
+        206,
+        [
+            *_without(kept + own, ("content-type",)),
+            ("Content-Type", f"multipart/byteranges; boundary={boundary}"),
+            ("Content-Length", str(total_length(segments))),
+        ],
+        segments,
+    )
+
+
+def _whole(request: RequestHead, file: OpenedFile, status: int, fields: Fields) -> ResponsePlan:
+    fields = [*fields, ("Content-Length", str(file.size))]
+    return ResponsePlan(status, fields, () if request.method == "HEAD" or file.size == 0 else (file.region(),))
+
+
+def _empty(status: int, fields: Fields) -> ResponsePlan:
+    dropped = _CACHING | (_REPRESENTATION - {"content-range"})
+    return ResponsePlan(status, [*_without(fields, dropped), ("Content-Length", "0")], ())
+
+
+def _without(fields: Fields, names: Iterable[str]) -> Fields:
+    return [field for field in fields if field[0].lower() not in names]
+
+
+def _entity_tag(file: OpenedFile, etag: str | bool, now_ns: int) -> ETag | None:
+    if etag is True:
+        window = (file.offset, file.size) if file.windowed else None
+        return file_etag(size=file.stat.st_size, mtime_ns=file.mtime_ns, now_ns=now_ns, window=window)
+    if etag is False:
+        return None
+    tag = parse_etag(etag if etag.endswith('"') else f'"{etag}"')
+    if tag is None:
+        raise ValueError(f"etag: {etag!r} cannot be an entity tag (RFC 9110 §8.8.3)")
+    return tag
+
+
+def _modified(file: OpenedFile, last_modified: datetime | float | bool, now: int) -> int | None:
+    if last_modified is False:
+        return None
+    if last_modified is True:
+        seconds = file.mtime_ns // 1_000_000_000
+    elif isinstance(last_modified, datetime):
+        if last_modified.tzinfo is None:
+            from datetime import UTC
+
+            last_modified = last_modified.replace(tzinfo=UTC)
+        seconds = int(last_modified.timestamp())
+    else:
+        seconds = int(last_modified)
+    # A file from the future is given the time of the answer (RFC 9110 §8.8.2.1).
+    return max(0, min(seconds, now))
+
+
+def _checked(argument: str, value: str) -> str:
+    if not value.isprintable() or not value.isascii():
+        raise ValueError(f"{argument}: {value!r} cannot stand in a header field")
+    return value

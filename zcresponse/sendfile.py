@@ -1,0 +1,53 @@
+"""The system calls that move bytes from a file to a socket inside the kernel, over plain descriptors.
+
+No event loop, no HTTP. Offsets and counts are bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import Final
+
+__all__ = ["AVAILABLE", "CLIENT_GONE", "NOT_SUPPORTED", "send_region"]
+
+#: Whether this platform can send a file to a non-blocking socket in the kernel.
+AVAILABLE: Final = hasattr(os, "sendfile") and sys.platform != "win32"
+
+#: The peer, the network or the socket is gone: the ordinary end of many downloads, not a fault.
+CLIENT_GONE: Final = frozenset(
+    getattr(errno, name)
+    for name in (
+        "EPIPE ECONNRESET ECONNABORTED ENOTCONN ESHUTDOWN ETIMEDOUT EHOSTUNREACH ENETUNREACH ENETDOWN EHOSTDOWN"
+    ).split()
+    if hasattr(errno, name)
+)
+
+#: The kernel cannot send this kind of file to this kind of socket, but reading it may work (sendfile(2), ERRORS).
+NOT_SUPPORTED: Final = frozenset(
+    getattr(errno, name)
+    for name in "EINVAL ENOSYS EOPNOTSUPP ENOTSUP ENOTSOCK EOVERFLOW".split()
+    if hasattr(errno, name)
+)
+
+#: One call moves at most 2,147,479,552 bytes on Linux, whatever it is asked for.
+MAX_COUNT: Final = 0x7FFFF000
+
+
+def send_region(socket_fd: int, file_fd: int, offset: int, count: int) -> int | None:
+    """Let the kernel copy up to `count` bytes at `offset` of a file to a non-blocking socket.
+
+    The file's own position is neither used nor moved.
+
+    Returns:
+        How many bytes the socket took (0: the file ends at `offset`), or None when it takes none just now.
+
+    Raises:
+        OSError: with an errno of `CLIENT_GONE` or `NOT_SUPPORTED`, or what reading the file said.
+    """
+    while True:
+        try:
+            return os.sendfile(socket_fd, file_fd, offset, min(count, MAX_COUNT))
+        except BlockingIOError:
+            return None

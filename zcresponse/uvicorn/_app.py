@@ -1,0 +1,510 @@
+"""Stands between uvicorn's protocol and the application: advertise, intercept, account, hold input, see the end.
+
+uvicorn hands the application a `send` that is a bound method of the request's cycle, which knows the transport and the
+parser's state. So an application in the outermost place can do all that a protocol class can, and `FileSender` serves
+both `ZeroCopyProtocol` and `asgi.ZeroCopyMiddleware`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from zcresponse import events
+from zcresponse.asgi.dialect import KEY, PATHSEND, ZEROCOPYSEND, Offer, Shipment, advertise
+from zcresponse.asgi.types import ASGIApp, Message, Receive, Scope, Send
+from zcresponse.errors import DeliveryError, FileTruncatedError
+from zcresponse.events import Way, logger
+from zcresponse.files import FileRegion, OpenedFile, open_file, open_file_async, reading
+from zcresponse.plan import Segment
+from zcresponse.plan.segments import total_length
+from zcresponse.sendfile import AVAILABLE
+from zcresponse.uvicorn._transfer import ClientLeft, InputHold, ReaderStalled, Transfer, reset
+
+__all__ = ["FileSender", "Settings"]
+
+#: A body up to this size that is cached leaves in one write with its head: one packet instead of two, and at 1 KiB
+#: 0.85 of the processor time. From 64 KiB on nothing is gained.
+JOINED: Final = 32 * 1024
+
+
+def _env_flag(name: str, default: bool) -> bool:
+    value = os.environ.get(name)
+    return default if value is None else value.strip().lower() in ("1", "on", "true", "yes")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How files are served on uvicorn.
+
+    Attributes:
+        pathsend: offer `http.response.pathsend`. Off for applications with a compressor that drops it.
+        zerocopysend: offer `http.response.zerocopysend` too. Stock middleware swallows or refuses it.
+        sendfile: use sendfile(2); off, files are read instead (and pathsend is not offered).
+        stall_timeout_s: seconds without a byte taken after which a reader is cut; 0: never.
+    """
+
+    pathsend: bool = True
+    zerocopysend: bool = False
+    sendfile: bool = True
+    stall_timeout_s: float = 60.0
+
+    @classmethod
+    def from_environment(cls) -> Settings:
+        """Read `ZCRESPONSE_PATHSEND`, `ZCRESPONSE_ZEROCOPYSEND`, `ZCRESPONSE_SENDFILE`, `ZCRESPONSE_STALL_TIMEOUT`.
+
+        Raises:
+            ValueError: `ZCRESPONSE_STALL_TIMEOUT` is not a number of seconds.
+        """
+        text = os.environ.get("ZCRESPONSE_STALL_TIMEOUT", "60")
+        try:
+            stall_timeout_s = float(text)
+        except ValueError:
+            raise ValueError(f"ZCRESPONSE_STALL_TIMEOUT: {text!r} is not a number of seconds") from None
+        return cls(
+            pathsend=_env_flag("ZCRESPONSE_PATHSEND", True),
+            zerocopysend=_env_flag("ZCRESPONSE_ZEROCOPYSEND", False),
+            sendfile=_env_flag("ZCRESPONSE_SENDFILE", True),
+            stall_timeout_s=stall_timeout_s,
+        )
+
+
+class FileSender:
+    """An ASGI application that lets the one below hand files to uvicorn's socket.
+
+    On anything but a clear-text HTTP/1.x request of uvicorn's httptools or h11 protocol it is not there.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app = app
+        self.settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application below; files that it sends leave by the connection's own socket."""
+        cycle = serving_cycle(scope, send) if self.settings.pathsend and self.settings.sendfile else None
+        if cycle is None:
+            await self.app(scope, receive, send)
+            return
+        exchange = _Exchange(cycle, self.settings, scope["method"])
+        scope = advertise(scope, exchange.offer)
+        if self.settings.zerocopysend:
+            scope["extensions"][ZEROCOPYSEND] = {}
+        try:
+            await self.app(scope, receive, exchange.send)
+        except asyncio.CancelledError:
+            # uvicorn cancels what is left when its time to shut down is over. The connection is ended already;
+            # uvicorn's traceback would say nothing more.
+            if not exchange.cut:
+                raise
+        except BaseException:
+            exchange.forget_head()
+            raise
+        await exchange.finish()
+
+
+def serving_cycle(scope: Scope, send: Send) -> Any | None:
+    """Return uvicorn's request cycle behind `send` if files can be sent on its transport, else None."""
+    if scope["type"] != "http" or not AVAILABLE:
+        return None
+    cycle: Any = getattr(send, "__self__", None)
+    if type(cycle) not in _cycle_types():
+        return None
+    transport = cycle.transport
+    if transport.get_extra_info("sslcontext") is not None or transport.get_extra_info("socket") is None:
+        return None
+    return cycle
+
+
+_HTTPTOOLS: Final = "uvicorn.protocols.http.httptools_impl"
+_H11: Final = "uvicorn.protocols.http.h11_impl"
+_types: tuple[type, ...] = ()
+
+
+def _cycle_types() -> tuple[type, ...]:
+    # Looked up among what is loaded, so that the middleware can run where there is no uvicorn. Only these two: an
+    # HTTP/2 cycle shares its socket with other streams.
+    global _types
+    if len(_types) < 2:
+        modules = (sys.modules.get(_HTTPTOOLS), sys.modules.get(_H11))
+        _types = tuple(module.RequestResponseCycle for module in modules if module is not None)
+    return _types
+
+
+class _Exchange:
+    """One request and its response: what of it was started, held back, promised and sent."""
+
+    __slots__ = ("_cycle", "_failure", "_flush", "_held", "_loop", "_method", "_promised", "_sending", "_settings",
+                 "_status", "cut", "offer")  # fmt: skip
+
+    def __init__(self, cycle: Any, settings: Settings, method: str) -> None:
+        self.offer = Offer()
+        #: Whether the connection was ended in the middle of a body.
+        self.cut = False
+        self._cycle = cycle
+        self._settings = settings
+        self._method = method
+        self._loop = asyncio.get_running_loop()
+        self._status = 0
+        self._promised: int | None = None  # by the response's Content-Length
+        self._held: Message | None = None
+        self._flush: asyncio.Handle | None = None
+        self._failure: BaseException | None = None
+        self._sending = False
+
+    # --- the application's `send` ----------------------------------------------------------------------------------
+
+    async def send(self, message: Message) -> None:
+        kind = message["type"]
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        if self._sending:
+            raise DeliveryError(f"{kind!r} was sent while a file was being sent")
+        if kind == PATHSEND:
+            await self._send_path(message)
+        elif kind == ZEROCOPYSEND and self._settings.zerocopysend:
+            await self._send_descriptor(message)
+        elif kind == "http.response.start" and not self._status:
+            self._status = message["status"]
+            self._promised = _content_length(message)
+            if self._promised and self._method != "HEAD":
+                self._hold(message)
+            else:
+                await self._cycle.send(message)
+        else:
+            await self._start()
+            await self._cycle.send(message)
+
+    def _hold(self, start: Message) -> None:
+        """Keep the head back for the rest of this turn of the loop.
+
+        A file usually follows at once: it can then leave in the head's write, and a path that cannot be opened is an
+        error of which the client hears by a 500.
+        """
+        self._held = start
+        self._flush = self._loop.call_soon(self._start_soon)
+
+    def _start_soon(self) -> None:
+        """Send the head: the application keeps the body waiting."""
+        if self._held is None or self._sending:
+            return
+        if self._cycle.flow.write_paused:
+            # The head of a pipelined response behind a slow one: it could not leave now anyway.
+            self._loop.call_later(0.1, self._start_soon)
+            return
+        start, self._held = self._held, None
+        step = self._cycle.send(start)
+        try:
+            step.send(None)
+        except StopIteration:
+            pass
+        except BaseException as failure:
+            self._failure = failure
+        else:
+            raise AssertionError("uvicorn's send waited although nothing was paused")
+
+    async def _start(self) -> None:
+        """Send the head now, if it is held back."""
+        if self._held is not None:
+            start, self._held = self._held, None
+            self._flush.cancel()  # type: ignore[union-attr]
+            await self._cycle.send(start)
+
+    def forget_head(self) -> None:
+        """The application has failed: a head that was not sent yet gives way to uvicorn's 500."""
+        self._held = None
+        if self._flush is not None:
+            self._flush.cancel()
+
+    async def finish(self) -> None:
+        """The application has returned."""
+        await self._start()
+        if self._failure is not None:
+            raise self._failure
+        cycle = self._cycle
+        if self.offer.announced and not cycle.response_complete and not cycle.disconnected:
+            logger.error(
+                "a file response to %s %s was swallowed: some middleware drops http.response.pathsend messages "
+                "(compressors such as brotli-asgi and zstd-asgi do); set ZCRESPONSE_PATHSEND=off to withhold the "
+                "extension",
+                self._method,
+                cycle.scope["path"],
+            )
+
+    # --- files ----------------------------------------------------------------------------------------------------
+
+    async def _send_path(self, message: Message) -> None:
+        shipment = message.get(KEY)
+        if isinstance(shipment, Shipment):
+            file, segments, on_transfer = shipment.file, shipment.segments, shipment.on_transfer
+        else:
+            file = await self._open(message)
+            on_transfer = None
+            try:
+                segments = (self._region(message, file),)
+            except BaseException:
+                file.close()
+                raise
+        with file:
+            if self._gone():
+                return
+            self._check(total_length(segments))
+            await self._deliver(segments, on_transfer)
+
+    async def _open(self, message: Message) -> OpenedFile:
+        if not self._status:
+            raise DeliveryError(f"Expected ASGI message 'http.response.start', but got {PATHSEND!r}")
+        # The head would leave while a thread opens the file.
+        self._sending = True
+        try:
+            return await open_file_async(message["path"])
+        finally:
+            self._sending = False
+            if self._held is not None:
+                self._flush = self._loop.call_soon(self._start_soon)
+
+    def _region(self, message: Message, file: OpenedFile) -> FileRegion:
+        offset = message.get("offset") or 0
+        count = message.get("count")
+        size = file.stat.st_size
+        if offset < 0 or offset > size or (count is not None and (count < 0 or offset + count > size)):
+            raise DeliveryError(f"offset {offset}, count {count} do not lie in {file.path}, which has {size} bytes")
+        if count is None:
+            count = size - offset
+            # A file that has grown since its length was promised: exactly what was promised.
+            if self._promised is not None and self._promised < count:
+                count = self._promised
+        return FileRegion(file, offset, count)
+
+    def _gone(self) -> bool:
+        return bool(self._cycle.disconnected)
+
+    def _has_no_body(self) -> bool:
+        return self._method == "HEAD" or self._status in (204, 304)
+
+    def _check(self, length: int) -> None:
+        """Refuse what cannot be framed, before any byte of it is sent."""
+        if not self._status:
+            raise DeliveryError(f"Expected ASGI message 'http.response.start', but got {PATHSEND!r}")
+        if self._cycle.response_complete:
+            raise DeliveryError(f"Unexpected ASGI message {PATHSEND!r} sent, after response already completed")
+        if not self._has_no_body() and self._promised is not None and length != self._promised:
+            word = "shorter" if length < self._promised else "longer"
+            raise DeliveryError(f"the file response has {length} bytes, {word} than its Content-Length")
+
+    async def _deliver(self, segments: Sequence[Segment], on_transfer: events.OnTransfer | None) -> None:
+        """Send the whole body and end the response."""
+        began = time.perf_counter()
+        length = 0 if self._has_no_body() else total_length(segments)
+        account = _Account()
+        completed = False
+        try:
+            if length:
+                completed = await self._send_segments(segments, length, account, more=False)
+            else:
+                await self._start()
+                await self._end()
+                completed = True
+        finally:
+            if events.wanted(on_transfer):
+                events.report(
+                    events.Transfer(
+                        account.way,
+                        account.reason,
+                        self._status,
+                        length,
+                        account.sent,
+                        time.perf_counter() - began,
+                        completed,
+                    ),
+                    on_transfer,
+                )
+
+    async def _end(self) -> None:
+        await self._cycle.send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send_segments(self, segments: Sequence[Segment], length: int, account: _Account, *, more: bool) -> bool:
+        """Send the bytes, and the end of the body unless `more` follows; return False when the client left."""
+        cycle = self._cycle
+        if length <= JOINED and self._held is not None and not cycle.flow.write_paused:
+            data = _cached_bytes(segments)
+            if data is not None:
+                account.way, account.sent = "joined", length
+                await self._send_joined(data)
+                if not more:
+                    await self._end()
+                return not self._gone()
+        self._sending = True
+        has_framing = True
+        try:
+            await self._start()
+            transport = cycle.transport
+            if self._gone() or transport.is_closing():
+                return False
+            framed = self._framed(segments, length)
+            has_framing = self._promised is not None or len(framed) > len(segments)
+            transfer = Transfer(transport, framed, loop=self._loop)
+            account.way = "sendfile"
+            try:
+                if transport.get_write_buffer_size() == 0 and transfer.at_once():
+                    if not more:
+                        await self._end()
+                    return True
+                with InputHold(transport) as hold:
+                    await transfer.run(self._settings.stall_timeout_s, hold)
+                    if hold.half_closed:
+                        cycle.keep_alive = False
+                    if not more:
+                        await self._end()
+            finally:
+                account.take(transfer)
+        except ClientLeft:
+            self._end_connection()
+            return False
+        except ReaderStalled:
+            logger.info(
+                "cut a reader of %s that took no byte for %g s", cycle.scope["path"], self._settings.stall_timeout_s
+            )
+            account.reason = "the reader stalled"
+            self._end_connection()
+            return False
+        except asyncio.CancelledError:
+            self._end_connection()
+            raise
+        except FileTruncatedError:
+            # Closed, not reset: what is queued still reaches the client, and the framing shows that something is
+            # missing. Without framing only a reset can show it.
+            if not has_framing:
+                self._end_connection()
+            raise
+        finally:
+            self._sending = False
+        return True
+
+    def _end_connection(self) -> None:
+        cycle = self._cycle
+        self.cut = True
+        cycle.disconnected = True
+        cycle.message_event.set()
+        reset(cycle.transport)
+
+    async def _send_joined(self, data: bytes) -> None:
+        """Let uvicorn write head and body into one buffer, then write that."""
+        cycle = self._cycle
+        transport = cycle.transport
+        buffer = cycle.transport = _Buffer(transport)
+        try:
+            await self._start()
+            await cycle.send({"type": "http.response.body", "body": data, "more_body": True})
+        finally:
+            cycle.transport = transport
+            transport.write(b"".join(buffer.parts))
+
+    def _framed(self, segments: Sequence[Segment], length: int) -> Sequence[Segment]:
+        """Account for the body in uvicorn's cycle and return the segments with their framing."""
+        cycle = self._cycle
+        if hasattr(cycle, "conn"):
+            import h11
+
+            pieces = cycle.conn.send_with_data_passthrough(h11.Data(data=_Sized(length)))  # type: ignore[arg-type]
+            framed: list[Segment] = []
+            for piece in pieces:
+                if isinstance(piece, _Sized):
+                    framed.extend(segments)
+                else:
+                    framed.append(bytes(piece))
+            return framed
+        if cycle.chunked_encoding:
+            return (b"%x\r\n" % length, *segments, b"\r\n")
+        if length > cycle.expected_content_length:
+            raise DeliveryError("Response content longer than Content-Length")
+        cycle.expected_content_length -= length
+        return segments
+
+    async def _send_descriptor(self, message: Message) -> None:
+        """`http.response.zerocopysend`: the application's own descriptor, which it closes."""
+        if not self._status or self._cycle.response_complete:
+            raise DeliveryError(f"Unexpected ASGI message {ZEROCOPYSEND!r}")
+        given = message["file"]
+        fd = given if isinstance(given, int) else given.fileno()
+        offset = message.get("offset")
+        if offset is None:
+            offset = os.lseek(fd, 0, os.SEEK_CUR)
+        more = bool(message.get("more_body", False))
+        file = open_file(fd, offset=offset, count=message.get("count"), closefd=False)
+        if self._gone():
+            return
+        segments = (file.region(),)
+        length = 0 if self._has_no_body() else file.size
+        account = _Account()
+        if length:
+            await self._send_segments(segments, length, account, more=more)
+        else:
+            await self._start()
+            if not more:
+                await self._end()
+
+
+class _Account:
+    """What is told of a body at the end."""
+
+    __slots__ = ("reason", "sent", "way")
+
+    def __init__(self) -> None:
+        self.way: Way = "none"
+        self.reason = ""
+        self.sent = 0
+
+    def take(self, transfer: Transfer) -> None:
+        self.sent = transfer.sent
+        self.reason = transfer.reason
+        if transfer.read:
+            self.way = "chunks"
+
+
+class _Buffer:
+    """Takes what a cycle writes in its transport's place."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self.parts: list[bytes] = []
+        self.is_closing = transport.is_closing
+        self.close = transport.close
+        self.write = self.parts.append
+
+
+class _Sized:
+    """Stands for a body of some length in h11's bookkeeping."""
+
+    __slots__ = ("length",)
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+
+def _content_length(start: Message) -> int | None:
+    for name, value in start.get("headers", ()):
+        if len(name) == 14 and name.lower() == b"content-length":
+            return int(value) if value.isdigit() else None
+    return None
+
+
+def _cached_bytes(segments: Sequence[Segment]) -> bytes | None:
+    """Return the segments' bytes if all of them are in memory."""
+    parts = []
+    for segment in segments:
+        if isinstance(segment, bytes):
+            parts.append(segment)
+            continue
+        data = reading.read_cached(segment.file, segment.offset, segment.count)
+        if data is None or len(data) != segment.count:
+            return None
+        parts.append(data)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
