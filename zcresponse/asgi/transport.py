@@ -164,10 +164,14 @@ async def deliver(
     """Send a planned response. Takes `file` over: it is closed here, or by whoever the message reaches."""
     delivery = choose_delivery(scope, plan, file, sendfile=sendfile, removed_later=removed_later)
     if delivery.offer is not None:
-        message: Message = {"type": PATHSEND, "path": file.path or "", KEY: Shipment(file, plan.segments, on_transfer)}
-        await send(_start(plan))
+        try:
+            await send(_start(plan))
+        except BaseException:
+            file.close()
+            raise
         delivery.offer.announced = True
-        await send(message)
+        # From here on the file is the message's: `send` may return, or fail, before or after it was delivered.
+        await send({"type": PATHSEND, "path": file.path or "", KEY: Shipment(file, plan.segments, on_transfer)})
         return
     began = time.perf_counter()
     promised = plan.body_length

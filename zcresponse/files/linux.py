@@ -73,6 +73,22 @@ if _libc is not None:
 _hows: dict[tuple[int, int], _OpenHow] = {}
 
 
+# EPERM: an old container runtime's seccomp filter refuses calls that it does not know. EINVAL: the kernel has the call
+# but not this RESOLVE_ flag. Both can also be about one path (a file sealed by a security module, a name that the file
+# system cannot hold), and a path that a client asked for must not decide for all others.
+_MAYBE_REFUSED: Final = frozenset((errno.ENOSYS, errno.EPERM, errno.EINVAL, errno.E2BIG))
+
+
+def _works(resolve: int) -> bool:
+    """Whether `openat2` takes these RESOLVE_ rules for a directory that is surely there."""
+    how = _OpenHow(getattr(os, "O_PATH", 0) | os.O_CLOEXEC, 0, resolve)
+    fd = _syscall(_SYS_OPENAT2, AT_FDCWD, b".", how, 24)
+    if fd >= 0:
+        os.close(fd)
+        return True
+    return ctypes.get_errno() not in _MAYBE_REFUSED
+
+
 def has_openat2() -> bool:
     """Whether `openat2` may be tried; turns False once the kernel has refused it as unknown or forbidden."""
     return not _openat2_missing
@@ -102,9 +118,7 @@ def openat2(path: bytes, flags: int, resolve: int, *, dir_fd: int = AT_FDCWD) ->
         code = ctypes.get_errno()
         if code == errno.EINTR:
             continue
-        # EPERM: an old container runtime's seccomp filter refuses calls that it does not know. EINVAL or E2BIG: the
-        # kernel has the call but not this RESOLVE_ flag.
-        if code in (errno.ENOSYS, errno.EPERM, errno.EINVAL, errno.E2BIG):
+        if code in _MAYBE_REFUSED and not _works(resolve):
             _openat2_missing = True
             raise NotImplementedError("openat2 is not available")
         raise OSError(code, os.strerror(code), os.fsdecode(path))

@@ -21,12 +21,12 @@ from zcresponse.files.linux import Storage
 
 __all__ = ["FileRegion", "FileSource", "OpenedFile", "open_file", "open_file_async"]
 
-#: What can be opened: a path, an open binary file, or a descriptor.
-FileSource: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes] | BinaryIO | int"
+#: What can be opened: a path, an open binary file, a descriptor, or what `open_file` has returned.
+FileSource: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes] | BinaryIO | int | OpenedFile"
 
 # O_NONBLOCK: without it, opening a FIFO waits for a writer. It changes nothing for a regular file once it is open.
 # O_NOCTTY: opening a terminal must not make it ours.
-_FLAGS: Final = (
+READ_FLAGS: Final = (
     os.O_RDONLY
     | getattr(os, "O_NONBLOCK", 0)
     | getattr(os, "O_NOCTTY", 0)
@@ -148,7 +148,8 @@ def open_file(
 
     Args:
         path_or_file: a path (`str`, `bytes` or `os.PathLike`), an open binary file that stands for a real one (its
-            position is neither used nor moved; what it has buffered for writing is flushed), or a descriptor.
+            position is neither used nor moved; what it has buffered for writing is flushed), a descriptor, or an
+            OpenedFile, whose window stays as it is.
         offset: first byte to send, from the beginning of the file.
         count: how many bytes to send; None: to the end of the file as it is now.
         closefd: for a file object or descriptor: whether the result owns it and closes it. On an error it is the
@@ -160,6 +161,8 @@ def open_file(
         TypeError, ValueError: an argument that cannot be meant; it is named.
     """
     _check_window(offset, count)
+    if isinstance(path_or_file, OpenedFile):
+        return _again(path_or_file, offset, count, closefd)
     if isinstance(path_or_file, str | bytes | os.PathLike):
         path = os.fspath(path_or_file)
         return _adopt(_open_path(path), path, offset, count, os.close)
@@ -184,12 +187,10 @@ async def open_file_async(
         fd = _open_cached(path)
         if fd >= 0:
             stat = os.fstat(fd)
-            storage = _storage_by_device.get(stat.st_dev)
-            if storage is not None and storage[1] > time.monotonic() and storage[0] is not Storage.UNKNOWN:
-                return _adopt(fd, path, offset, count, os.close, stat, storage[0])
-            # The name leads to another file system than its folder is on: not to be opened on the loop again.
+            storage = local_storage(path, stat)
+            if storage is not None:
+                return _adopt(fd, path, offset, count, os.close, stat, storage)
             os.close(fd)
-            _remember(_elsewhere, path, float("inf"))
         return await loops.in_thread(_open_in_thread, path, offset, count, discard=OpenedFile.close)
     return open_file(path_or_file, offset=offset, count=count, closefd=closefd)
 
@@ -202,6 +203,18 @@ def _check_window(offset: int, count: int | None) -> None:
             raise TypeError(f"{name}: an int is needed, not {type(value).__name__}")
         if value < 0:
             raise ValueError(f"{name}: must not be negative, got {value}")
+
+
+def _again(file: OpenedFile, offset: int, count: int | None, closefd: bool) -> OpenedFile:
+    if offset != 0 or count is not None:
+        raise ValueError("offset, count: the file has been opened with its window already")
+    file.fileno()
+    if closefd:
+        return file
+    window = (file.offset, file.size) if file.windowed else (0, None)
+    return OpenedFile(
+        file.fd, file.stat, file.storage, path=file.path, offset=window[0], count=window[1], close=lambda _fd: None
+    )
 
 
 def _adopt(
@@ -224,7 +237,7 @@ def _adopt(
         if count is not None and offset + count > stat.st_size:
             raise ValueError(f"count: {offset} + {count} lies beyond the file's end at {stat.st_size}")
         if storage is None:
-            storage = _storage(fd, stat.st_dev)
+            storage = storage_behind(fd, stat)
     except BaseException:
         if path is not None:
             os.close(fd)
@@ -235,7 +248,7 @@ def _adopt(
 
 def _open_path(path: str | bytes) -> int:
     try:
-        return os.open(path, _FLAGS)
+        return os.open(path, READ_FLAGS)
     except BlockingIOError:
         # Another process holds a lease on the file (fcntl(2), F_SETLEASE; Samba does): a non-blocking open does not
         # wait until it is given back. A regular file may be waited for; a FIFO may not.
@@ -254,9 +267,14 @@ def _open_leased(path: str | bytes) -> int:
     try:
         if not stat_module.S_ISREG(os.fstat(handle).st_mode):
             raise NotARegularFileError(errno.EINVAL, "not a regular file", path)
-        return os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC)
+        return reopen(handle)
     finally:
         os.close(handle)
+
+
+def reopen(handle: int) -> int:
+    """Open the file behind an O_PATH descriptor for reading, and wait for a lease on it to be given back (Linux)."""
+    return os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _descriptor_of(file: Any) -> int:
@@ -307,13 +325,42 @@ def _remember(known: dict[Any, Any], key: object, value: object) -> None:
     known[key] = value
 
 
-def _storage(fd: int, device: int) -> Storage:
-    known = _storage_by_device.get(device)
+def storage_behind(fd: int, stat: os.stat_result) -> Storage:
+    """Classify the file system that holds `fd`; asks it, which may wait, where that is not known yet."""
+    known = _storage_by_device.get(stat.st_dev)
     if known is not None and known[1] > time.monotonic():
         return known[0]
     storage = linux.storage_of(fd)
-    _remember(_storage_by_device, device, (storage, time.monotonic() + _LEARNT_FOR_S))
+    _remember(_storage_by_device, stat.st_dev, (storage, time.monotonic() + _LEARNT_FOR_S))
     return storage
+
+
+def local_storage(path: str | bytes, stat: os.stat_result) -> Storage | None:
+    """Return what is known of the local file system that `path` was opened on, by `stat` of its descriptor.
+
+    None: it is not known to be one, so a thread has to open it. Where the name leads to another file system than its
+    folder is on, it will not be opened on the loop again.
+    """
+    known = _storage_by_device.get(stat.st_dev)
+    if known is not None and known[1] <= time.monotonic():
+        return None  # the thread learns it anew
+    if known is not None and known[0] is not Storage.UNKNOWN:
+        return known[0]
+    _remember(_elsewhere, path, float("inf"))
+    return None
+
+
+def learn_folder(path: str | bytes, storage: Storage) -> None:
+    """Keep in mind what the folder of `path` is on."""
+    if storage is not Storage.UNKNOWN:
+        _remember(_local_folders, _folder_of(path), time.monotonic() + _LEARNT_FOR_S)
+
+
+def may_open_at_once(path: str | bytes) -> bool:
+    """Whether `path` may be opened on the loop, from the kernel's name cache."""
+    return (
+        _local_folders.get(_folder_of(path), 0.0) >= time.monotonic() and path not in _elsewhere and linux.has_openat2()
+    )
 
 
 def _folder_of(path: str | bytes) -> str | bytes:
@@ -322,10 +369,10 @@ def _folder_of(path: str | bytes) -> str | bytes:
 
 def _open_cached(path: str | bytes) -> int:
     """Open what needs no wait and return the descriptor, or -1."""
-    if _local_folders.get(_folder_of(path), 0.0) < time.monotonic() or path in _elsewhere or not linux.has_openat2():
+    if not may_open_at_once(path):
         return -1
     try:
-        return linux.openat2(os.fsencode(path), _FLAGS, linux.RESOLVE_CACHED)
+        return linux.openat2(os.fsencode(path), READ_FLAGS, linux.RESOLVE_CACHED)
     except (OSError, NotImplementedError):
         # A thread finds out, by the plain call, what is the matter: not cached, or really not there.
         return -1
@@ -333,6 +380,5 @@ def _open_cached(path: str | bytes) -> int:
 
 def _open_in_thread(path: str | bytes, offset: int, count: int | None) -> OpenedFile:
     file = open_file(path, offset=offset, count=count)
-    if file.storage is not Storage.UNKNOWN:
-        _remember(_local_folders, _folder_of(path), time.monotonic() + _LEARNT_FOR_S)
+    learn_folder(path, file.storage)
     return file

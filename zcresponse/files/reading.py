@@ -41,13 +41,17 @@ def read_cached(file: OpenedFile, offset: int, count: int) -> bytes | None:
     buffer: bytearray | None = getattr(_scratch, "buffer", None)
     if buffer is None or len(buffer) < count:
         buffer = _scratch.buffer = bytearray(max(count, 64 * 1024))
-    view = memoryview(buffer)
+    view = memoryview(buffer)[:count]
+    fd = file.fileno()
+    got = 0
     try:
-        got = os.preadv(file.fileno(), [view[:count]], offset, _NOWAIT)
+        # A short count is the end of the file, or where the next page is not there yet.
+        while got < count:
+            more = os.preadv(fd, [view[got:] if got else view], offset + got, _NOWAIT)
+            if more == 0:
+                break
+            got += more
     except BlockingIOError:
-        return None
-    # A short count is the end of the file or the first page that is missing.
-    if got < count and offset + got < os.fstat(file.fd).st_size:
         return None
     return bytes(view[:got])
 

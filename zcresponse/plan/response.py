@@ -145,7 +145,7 @@ def plan_file_response(
         own.append(("Content-Type", _checked("media_type", content_type)))
     if filename is not None and "content-disposition" not in given:
         own.append(("Content-Disposition", format_content_disposition(disposition, filename)))
-    if "cache-control" not in given:
+    if "cache-control" not in given and (max_age is not None or immutable or private or no_cache or no_store):
         cache_control = format_cache_control(
             max_age=max_age, immutable=immutable, private=private, no_cache=no_cache, no_store=no_store
         )

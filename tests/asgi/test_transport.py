@@ -1,0 +1,405 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.table import FILES, Files
+from zcresponse import OpenedFile, RequestHead, Transfer, open_file, plan_file_response
+from zcresponse.asgi import send_file, transport
+from zcresponse.asgi.dialect import KEY, PATHSEND, Offer, Shipment, advertise, offer_in
+from zcresponse.asgi.transport import choose_delivery
+from zcresponse.errors import FileTruncatedError
+from zcresponse.files.linux import Storage
+from zcresponse.testing import record_transfers
+
+MIB = 1024 * 1024
+
+OFFERS: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "plain": {PATHSEND: {}},
+    "ranges": {PATHSEND: {"ranges": True}},
+    "shipments": {PATHSEND: {"ranges": True, KEY: Offer()}},
+}
+
+
+@pytest.mark.parametrize(
+    ("offer", "wanted", "arguments", "way", "reason"),
+    [
+        ("nothing", "", {}, "chunks", "the server offers no http.response.pathsend"),
+        ("plain", "", {}, "pathsend", "the server opens"),
+        ("plain", "bytes=0-9", {}, "chunks", "a part of a file"),
+        ("plain", "bytes=0-9,20-29", {}, "chunks", "several ranges"),
+        ("plain", "", {"removed_later": True}, "chunks", "may be removed"),
+        ("ranges", "bytes=0-9", {}, "pathsend", "the server opens"),
+        ("ranges", "bytes=0-9", {"removed_later": True}, "chunks", "may be removed"),
+        ("ranges", "bytes=0-9,20-29", {}, "chunks", "several ranges"),
+        ("shipments", "", {}, "sendfile", ""),
+        ("shipments", "bytes=0-9", {"removed_later": True}, "sendfile", ""),
+        ("shipments", "bytes=0-9,20-29", {}, "sendfile", ""),
+        ("shipments", "", {"sendfile": False}, "chunks", "switched off"),
+        ("shipments", "bytes=999999-", {}, "none", ""),
+    ],
+)
+def test_the_best_way_that_the_server_offers_is_chosen_and_told(
+    offer: str, wanted: str, arguments: dict[str, bool], way: str, reason: str, files: Files
+) -> None:
+    with open_file(files.path("data.bin")) as file:
+        plan = plan_file_response(RequestHead("GET", range=wanted or None), file)
+        delivery = choose_delivery({"extensions": OFFERS[offer]}, plan, file, **arguments)
+    assert delivery.way == way
+    assert reason in delivery.reason
+    assert (delivery.offer is not None) == (way == "sendfile")
+
+
+def test_a_file_given_open_cannot_be_sent_by_its_path(files: Files) -> None:
+    with open_file(os.open(files.path("data.bin"), os.O_RDONLY)) as file:
+        plan = plan_file_response(RequestHead("GET"), file)
+        assert choose_delivery({"extensions": OFFERS["plain"]}, plan, file).way == "chunks"
+
+
+@pytest.mark.parametrize("extensions", [None, {}, {"other": {}}])
+def test_a_server_without_extensions_gets_chunks(extensions: Any, files: Files) -> None:
+    scope = {} if extensions is None else {"extensions": extensions}
+    assert offer_in(scope) is None
+    with open_file(files.path("data.bin")) as file:
+        plan = plan_file_response(RequestHead("GET"), file)
+        assert choose_delivery(scope, plan, file).way == "chunks"
+
+
+def test_an_offer_leaves_the_callers_scope_as_it_was() -> None:
+    offer = Offer()
+    before: dict[str, Any] = {"extensions": {"other": {}}, "path": "/"}
+    scope = advertise(before, offer)
+    assert offer_in(scope) is offer
+    assert set(scope["extensions"]) == {"other", PATHSEND}
+    assert before == {"extensions": {"other": {}}, "path": "/"}
+
+
+class Client:
+    """The two callables of an ASGI server, in memory."""
+
+    def __init__(self, *, waits: Callable[[int], bool] = lambda total: False) -> None:
+        self.messages: list[Any] = []
+        self.total = 0
+        self.gone = asyncio.Event()
+        self._waits = waits
+
+    async def receive(self) -> Any:
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Any) -> None:
+        self.messages.append(message)
+        self.total += len(message.get("body", b""))
+        if self._waits(self.total):
+            await asyncio.sleep(0)
+
+    @property
+    def bodies(self) -> list[bytes]:
+        return [m["body"] for m in self.messages if m["type"] == "http.response.body" and m["body"]]
+
+
+def scope(method: str = "GET", *fields: tuple[bytes, bytes]) -> dict[str, Any]:
+    return {"type": "http", "method": method, "headers": list(fields), "asgi": {"spec_version": "2.3"}}
+
+
+@pytest.fixture(scope="module")
+def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("big") / "file"
+    path.write_bytes(os.urandom(40 * MIB + 7))
+    return path
+
+
+def fetch(path: Path, client: Client, **arguments: Any) -> None:
+    asyncio.run(send_file(scope(), client.receive, client.send, path, **arguments))
+
+
+def test_chunks_grow_while_nothing_waits_and_end_with_the_last_byte(big: Path) -> None:
+    client = Client()
+    fetch(big, client)
+    sizes = [len(body) for body in client.bodies]
+    assert b"".join(client.bodies) == big.read_bytes()
+    assert sizes[0] == 64 * 1024
+    assert max(sizes) == MIB
+    assert sizes[:-1] == sorted(sizes[:-1])
+    assert [m["more_body"] for m in client.messages if m["type"] == "http.response.body"][-2:] == [True, False]
+    # A reader that stalls after the 8 MiB that socket buffers may hold has at most 0.3 MiB in the server.
+    taken = 0
+    for size in sizes:
+        if taken < 8 * MIB:
+            assert size <= 0.3 * MIB
+        taken += size
+
+
+def test_chunks_shrink_when_the_client_makes_us_wait(big: Path) -> None:
+    client = Client(waits=lambda total: total > 35 * MIB)
+    fetch(big, client)
+    sizes = [len(body) for body in client.bodies]
+    assert max(sizes) == MIB
+    assert set(sizes[-20:-1]) == {64 * 1024}
+
+
+def test_no_chunk_is_held_while_a_large_one_waits_to_be_taken(big: Path) -> None:
+    async def main() -> Any:
+        client = Client()
+        stalled = asyncio.Event()
+        send = client.send
+
+        async def stalling(message: Any) -> None:
+            # What servers do: take what they are given, and let the next call wait until it has left.
+            if client.total > 36 * MIB:
+                client.messages.append(message)
+                stalled.set()
+                await asyncio.Event().wait()
+            await send(message)
+
+        task = asyncio.ensure_future(send_file(scope(), client.receive, stalling, big))
+        await stalled.wait()
+        task.cancel()
+        await asyncio.wait([task])
+        return client.messages[-2:]
+
+    taken, waiting = asyncio.run(main())
+    assert len(taken["body"]) == MIB
+    assert waiting == {"type": "http.response.body", "body": b"", "more_body": True}
+
+
+def test_others_get_turns_although_nothing_makes_us_wait(big: Path) -> None:
+    turns = 0
+
+    async def main() -> None:
+        nonlocal turns
+        client = Client()
+        task = asyncio.ensure_future(send_file(scope(), client.receive, client.send, big))
+        while not task.done():
+            turns += 1
+            await asyncio.sleep(0)
+        await task
+
+    asyncio.run(main())
+    assert turns >= 40 * MIB // transport.LARGEST_CHUNK
+
+
+def test_a_client_that_left_is_noticed_without_being_waited_for(big: Path) -> None:
+    async def main() -> Client:
+        client = Client()
+        send = client.send
+
+        async def leaving(message: Any) -> None:
+            await send(message)
+            if client.total > 2 * MIB:
+                client.gone.set()
+
+        await send_file(scope(), client.receive, leaving, big)
+        return client
+
+    with record_transfers() as transfers:
+        client = asyncio.run(main())
+    assert 2 * MIB < client.total < 5 * MIB
+    assert [(transfer.completed, transfer.bytes_sent) for transfer in transfers] == [(False, client.total)]
+
+
+@pytest.mark.parametrize("storage", Storage)
+def test_every_storage_gives_the_same_bytes(big: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zcresponse.files.opened.storage_behind", lambda fd, stat: storage)
+    monkeypatch.setattr("zcresponse.files.opened._local_folders", {})
+    client = Client()
+    fetch(big, client)
+    assert b"".join(client.bodies) == big.read_bytes()
+
+
+def test_a_file_that_is_cut_while_it_is_sent_is_an_error_and_no_byte_more(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 4 * MIB)
+
+    async def main() -> Client:
+        client = Client()
+        send = client.send
+
+        async def cutting(message: Any) -> None:
+            await send(message)
+            if client.total >= MIB:
+                os.truncate(path, 2 * MIB + 11)
+
+        with pytest.raises(FileTruncatedError, match=f"ended at byte {2 * MIB + 11}"):
+            await send_file(scope(), client.receive, cutting, path)
+        return client
+
+    with record_transfers() as transfers:
+        client = asyncio.run(main())
+    assert client.messages[-1]["more_body"]
+    assert client.total <= 2 * MIB + 11
+    assert [transfer.completed for transfer in transfers] == [False]
+
+
+def test_a_file_that_grows_is_sent_as_promised(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 2 * MIB)
+
+    async def main() -> Client:
+        client = Client()
+        send = client.send
+
+        async def growing(message: Any) -> None:
+            await send(message)
+            with path.open("ab") as file:
+                file.write(b"y" * 1000)
+
+        await send_file(scope(), client.receive, growing, path)
+        return client
+
+    assert b"".join(asyncio.run(main()).bodies) == b"x" * 2 * MIB
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "status"),
+    [
+        ("HEAD", (), 200),
+        ("GET", ((b"if-none-match", b"*"),), 304),
+        ("GET", ((b"if-match", b'"other"'),), 412),
+        ("GET", ((b"range", b"bytes=999999-"),), 416),
+    ],
+)
+@pytest.mark.parametrize("offer", OFFERS)
+def test_an_answer_without_a_body_is_one_empty_message(
+    method: str, fields: tuple[tuple[bytes, bytes], ...], status: int, offer: str, files: Files
+) -> None:
+    async def main() -> Client:
+        client = Client()
+        await send_file(
+            {**scope(method, *fields), "extensions": OFFERS[offer]},
+            client.receive,
+            client.send,
+            files.path("data.bin"),
+        )
+        return client
+
+    with record_transfers() as transfers:
+        start, body = asyncio.run(main()).messages
+    assert start["status"] == status
+    assert body == {"type": "http.response.body", "body": b"", "more_body": False}
+    assert [(t.way, t.status, t.bytes_promised, t.completed) for t in transfers] == [("none", status, 0, True)]
+
+
+def descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))
+
+
+@pytest.fixture
+def nothing_is_left_open() -> Iterator[None]:
+    before = descriptors()
+    yield
+    assert descriptors() == before
+
+
+@pytest.mark.usefixtures("nothing_is_left_open")
+@pytest.mark.parametrize("offer", OFFERS)
+@pytest.mark.parametrize("failing", ["http.response.start", "http.response.body", PATHSEND])
+def test_the_file_is_closed_when_a_message_cannot_be_sent(offer: str, failing: str, files: Files) -> None:
+    async def main() -> None:
+        client = Client()
+
+        async def send(message: Any) -> None:
+            if message["type"] == failing:
+                raise ZeroDivisionError
+
+        await send_file({**scope(), "extensions": OFFERS[offer]}, client.receive, send, files.path("data.bin"))
+
+    with contextlib.suppress(ZeroDivisionError):
+        asyncio.run(main())
+    gc.collect()  # the failed task and its frames refer to each other
+
+
+@pytest.mark.usefixtures("nothing_is_left_open")
+def test_the_file_is_closed_when_a_header_cannot_be_made(files: Files) -> None:
+    client = Client()
+    with pytest.raises(ValueError, match="etag"):
+        fetch(files.path("data.bin"), client, etag='bro"ken')
+    with pytest.raises(UnicodeEncodeError):
+        fetch(files.path("data.bin"), client, headers=[("X-Name", "\u2713")])
+    assert client.messages == []
+
+
+@pytest.mark.usefixtures("nothing_is_left_open")
+def test_a_shipment_that_is_dropped_closes_its_file(files: Files) -> None:
+    kept: list[Any] = []
+
+    async def main() -> None:
+        client = Client()
+
+        async def send(message: Any) -> None:
+            kept.append(message)
+
+        await send_file({**scope(), "extensions": OFFERS["shipments"]}, client.receive, send, files.path("data.bin"))
+
+    asyncio.run(main())
+    shipment = kept[-1][KEY]
+    assert isinstance(shipment, Shipment)
+    assert not shipment.file.closed
+    assert kept[-1]["path"] == str(files.path("data.bin"))
+    del shipment
+    kept.clear()
+
+
+def test_a_part_for_a_server_that_takes_ranges_says_which(files: Files) -> None:
+    async def main() -> Any:
+        client = Client()
+        await send_file(
+            {**scope("GET", (b"range", b"bytes=5-9")), "extensions": OFFERS["ranges"]},
+            client.receive,
+            client.send,
+            files.path("data.bin"),
+        )
+        return client.messages[-1]
+
+    with record_transfers() as transfers:
+        message = asyncio.run(main())
+    assert message == {"type": PATHSEND, "path": str(files.path("data.bin")), "offset": 5, "count": 5}
+    assert transfers == [
+        Transfer("pathsend", "the server opens and moves the file", 206, 5, None, None, None),
+    ]
+
+
+@pytest.mark.parametrize("value", ["off", "OFF", "0", "false", "no"])
+def test_the_environment_switches_sendfile_off(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert transport.sendfile_is_on(None)
+    monkeypatch.setenv("ZCRESPONSE_SENDFILE", value)
+    assert not transport.sendfile_is_on(None)
+    assert transport.sendfile_is_on(True)
+    monkeypatch.setenv("ZCRESPONSE_SENDFILE", "on")
+    assert transport.sendfile_is_on(None)
+    assert not transport.sendfile_is_on(False)
+
+
+def test_a_log_line_tells_how(files: Files, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, logger="zcresponse")
+
+    async def main() -> None:
+        client = Client()
+        await send_file(scope(), client.receive, client.send, files.path("data.bin"))
+
+    asyncio.run(main())
+    assert caplog.messages == [
+        f"200 by chunks (the server offers no http.response.pathsend): {FILES['data.bin'].size} of "
+        f"{FILES['data.bin'].size} bytes"
+    ]
+
+
+def test_an_opened_file_can_be_sent(files: Files) -> None:
+    async def main() -> tuple[Client, OpenedFile]:
+        client = Client()
+        file = open_file(files.path("data.bin"), offset=10, count=20)
+        await send_file(scope(), client.receive, client.send, file)
+        return client, file
+
+    client, file = asyncio.run(main())
+    assert client.bodies == [files.content("data.bin")[10:30]]
+    assert file.closed

@@ -1,0 +1,371 @@
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import gc
+import gzip
+import os
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zcresponse import loops
+from zcresponse.errors import NotARegularFileError
+from zcresponse.files import OpenedFile, linux, open_file, open_file_async, opened
+from zcresponse.files.linux import Storage
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def learnt_nothing() -> None:
+    for known in (opened._storage_by_device, opened._local_folders, opened._elsewhere):
+        known.clear()
+
+
+@pytest.fixture(params=["open_file", "open_file_async, first", "open_file_async, later"])
+def opening(request: pytest.FixtureRequest) -> Callable[..., OpenedFile]:
+    """Every way in: blocking, through a thread, and on the loop once the folder is known."""
+    if request.param == "open_file":
+        return open_file
+
+    def opens(given: Any, **arguments: Any) -> OpenedFile:
+        async def run() -> OpenedFile:
+            if request.param.endswith("later") and isinstance(given, str | os.PathLike):
+                neighbour = Path(given).parent / "neighbour"
+                neighbour.touch()
+                (await open_file_async(str(neighbour))).close()
+            return await open_file_async(given, **arguments)
+
+        return asyncio.run(run())
+
+    return opens
+
+
+def descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))
+
+
+def test_what_is_told_of_a_file_is_its_descriptors_own(path: Path, opening: Callable[..., OpenedFile]) -> None:
+    with opening(path) as file:
+        assert (file.size, file.offset, file.path, file.windowed) == (10, 0, str(path), False)
+        assert os.path.samestat(file.stat, os.fstat(file.fileno()))
+        assert file.mtime_ns == path.stat().st_mtime_ns
+        assert not os.get_inheritable(file.fd)
+    assert file.closed
+
+
+def test_closing_twice_closes_once(path: Path) -> None:
+    file = open_file(path)
+    number = file.fd
+    file.close()
+    with path.open() as other:
+        assert other.fileno() == number
+        file.close()
+        assert os.fstat(number)
+    with pytest.raises(ValueError, match="closed"):
+        file.fileno()
+
+
+def test_a_forgotten_file_is_closed_and_told_of(path: Path) -> None:
+    before = descriptors()
+    file = open_file(path)
+    with pytest.warns(ResourceWarning, match="unclosed"):
+        del file
+    assert descriptors() == before
+
+
+def test_a_file_in_a_dropped_message_is_closed_in_silence(path: Path) -> None:
+    before = descriptors()
+    open_file(path).hand_over()
+    gc.collect()
+    assert descriptors() == before
+
+
+@pytest.mark.parametrize(
+    ("offset", "count", "interval"),
+    [(0, None, (0, 10)), (3, None, (3, 10)), (3, 4, (3, 7)), (10, None, (10, 10)), (0, 0, (0, 0)), (4, 6, (4, 10))],
+)
+def test_a_window_is_an_interval_of_the_file(
+    path: Path, opening: Callable[..., OpenedFile], offset: int, count: int | None, interval: tuple[int, int]
+) -> None:
+    with opening(path, offset=offset, count=count) as file:
+        region = file.region()
+        assert (region.offset, region.offset + region.count) == interval
+        assert len(region) == file.size
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "named"),
+    [
+        ({"offset": -1}, ValueError, "offset"),
+        ({"offset": 11}, ValueError, "offset"),
+        ({"offset": 1.0}, TypeError, "offset"),
+        ({"offset": True}, TypeError, "offset"),
+        ({"offset": None}, TypeError, "offset"),
+        ({"count": -1}, ValueError, "count"),
+        ({"count": 11}, ValueError, "count"),
+        ({"offset": 5, "count": 6}, ValueError, "count"),
+        ({"count": "3"}, TypeError, "count"),
+    ],
+    ids=str,
+)
+def test_a_window_that_cannot_be_is_named_and_leaves_nothing_open(
+    path: Path, opening: Callable[..., OpenedFile], arguments: dict[str, Any], error: type[Exception], named: str
+) -> None:
+    before = descriptors()
+    with pytest.raises(error, match=named):
+        opening(path, **arguments)
+    assert descriptors() == before
+
+
+def test_a_missing_file_says_so(tmp_path: Path, opening: Callable[..., OpenedFile]) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        opening(tmp_path / "missing")
+    assert caught.value.filename == str(tmp_path / "missing")
+
+
+def special(kind: str, directory: Path) -> Iterator[Path]:
+    path = directory / kind
+    if kind == "directory":
+        path.mkdir()
+        yield path
+    elif kind == "fifo":
+        os.mkfifo(path)
+        yield path
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+            yield path
+    elif kind == "device":
+        yield Path("/dev/zero")
+    else:
+        path.symlink_to("/dev/null")
+        yield path
+
+
+@pytest.mark.parametrize("kind", ["directory", "fifo", "socket", "device", "link to a device"])
+def test_only_regular_files_are_opened_and_none_blocks(
+    tmp_path: Path, opening: Callable[..., OpenedFile], kind: str
+) -> None:
+    for path in special(kind, tmp_path):
+        before = descriptors()
+        with pytest.raises(NotARegularFileError):
+            opening(path)
+        assert descriptors() == before
+
+
+def test_a_descriptor_of_something_else_stays_the_callers() -> None:
+    read, write = os.pipe()
+    with pytest.raises(NotARegularFileError):
+        open_file(read)
+    with pytest.raises(ValueError, match="not open for reading"):
+        open_file(write)
+    os.close(read)
+    os.close(write)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        open_file(read)
+    with pytest.raises(ValueError, match="descriptor"):
+        open_file(-1)
+    with pytest.raises(TypeError):
+        open_file(True)
+
+
+@pytest.mark.parametrize("closefd", [True, False])
+def test_a_descriptor_is_closed_if_it_was_given_away(path: Path, closefd: bool) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    os.lseek(fd, 4, os.SEEK_SET)
+    with open_file(fd, closefd=closefd) as file:
+        assert (file.size, file.path) == (10, None)
+        assert os.lseek(fd, 0, os.SEEK_CUR) == 4
+    if closefd:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+    else:
+        os.close(fd)
+
+
+def test_a_file_object_is_kept_alive(path: Path) -> None:
+    with open_file(path.open("rb")) as file:
+        gc.collect()
+        assert os.pread(file.fileno(), 3, 0) == b"012"
+
+
+def test_what_was_written_is_sent(tmp_path: Path) -> None:
+    file = tempfile.NamedTemporaryFile(dir=tmp_path)  # noqa: SIM115 - the OpenedFile closes it
+    file.write(b"not yet flushed")
+    with open_file(file) as opened_file:
+        assert opened_file.size == len(b"not yet flushed")
+    assert file.closed
+
+
+def test_a_spooled_file_is_taken_once_it_is_on_disk() -> None:
+    with tempfile.SpooledTemporaryFile(max_size=100) as file:
+        file.write(b"abc")
+        with pytest.raises(TypeError, match="SpooledTemporaryFile"):
+            open_file(file)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", ["r", "gzip", "w"])
+def test_an_object_that_reads_other_bytes_than_its_descriptor_is_refused(path: Path, mode: str) -> None:
+    opens: Any = gzip.open if mode == "gzip" else open
+    with (
+        opens(path, "wb" if mode == "gzip" else mode) as file,
+        pytest.raises((TypeError, ValueError), match="path_or_file"),
+    ):
+        open_file(file)
+
+
+def test_a_path_with_a_nul_is_an_error_not_a_shorter_path(path: Path, opening: Callable[..., OpenedFile]) -> None:
+    with pytest.raises(ValueError, match="null"):
+        opening(f"{path}\0.txt")
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe", "na\u00efve \u2713 100%".encode(), b"\n"])
+def test_any_name_can_be_opened(tmp_path: Path, opening: Callable[..., OpenedFile], name: bytes) -> None:
+    path = os.path.join(os.fsencode(tmp_path), name)
+    with open(path, "wb") as file:
+        file.write(b"x")
+    with opening(path) as opened_file:
+        assert os.fsencode(opened_file.path or "") == path
+
+
+def test_a_relative_path_is_told_as_an_absolute_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(path.parent)
+    with open_file("file") as file:
+        assert file.path == str(path)
+
+
+def test_a_leased_file_is_waited_for(path: Path) -> None:
+    # As Samba does for its oplocks: the holder is told by a signal and gives the lease back.
+    holder = os.open(path, os.O_RDWR)
+    told = threading.Event()
+
+    def give_back(*_: object) -> None:
+        fcntl.fcntl(holder, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        told.set()
+
+    before = signal.signal(signal.SIGIO, give_back)
+    try:
+        fcntl.fcntl(holder, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+
+        async def run() -> int:
+            with await open_file_async(path) as file:
+                return file.size
+
+        assert asyncio.run(run()) == 10
+        assert told.is_set()
+    finally:
+        signal.signal(signal.SIGIO, before)
+        os.close(holder)
+
+
+def test_what_is_cached_in_a_known_folder_is_opened_without_a_thread(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[object] = []
+    submit = loops.submit
+
+    def counted(*job: Any) -> Any:
+        threads.append(job)
+        return submit(*job)
+
+    monkeypatch.setattr(loops, "submit", counted)
+
+    async def run() -> None:
+        for _ in range(3):
+            (await open_file_async(path)).close()
+
+    asyncio.run(run())
+    assert len(threads) == 1
+
+
+def test_a_link_to_another_file_system_is_left_to_threads(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = Path("/proc/self/status")
+    link = path.parent / "link"
+    link.symlink_to(elsewhere)
+
+    async def run() -> None:
+        (await open_file_async(str(path))).close()
+        for _ in range(2):
+            with await open_file_async(str(link)) as file:
+                assert file.storage is Storage.UNKNOWN
+
+    asyncio.run(run())
+    assert str(link) in opened._elsewhere
+
+
+def test_without_openat2_a_thread_opens(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linux, "_openat2_missing", True)
+
+    async def run() -> None:
+        for _ in range(2):
+            (await open_file_async(path)).close()
+
+    asyncio.run(run())
+    with pytest.raises(NotImplementedError):
+        linux.openat2(b"/", os.O_RDONLY, 0)
+
+
+def test_a_kernel_that_does_not_know_the_call_is_asked_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linux, "_SYS_OPENAT2", 100_000)
+    monkeypatch.setattr(linux, "_openat2_missing", False)
+    with pytest.raises(NotImplementedError):
+        linux.openat2(os.fsencode(path), os.O_RDONLY, 0)
+    assert not linux.has_openat2()
+
+
+def test_a_cancelled_opening_leaves_nothing_open(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started, finish = threading.Event(), threading.Event()
+    closed = threading.Event()
+    open_in_thread = opened._open_in_thread
+
+    def slowly(*arguments: Any) -> OpenedFile:
+        started.set()
+        finish.wait(10)
+        return open_in_thread(*arguments)
+
+    close = OpenedFile.close
+
+    def closing(file: OpenedFile) -> None:
+        close(file)
+        closed.set()
+
+    monkeypatch.setattr(opened, "_open_in_thread", slowly)
+    monkeypatch.setattr(OpenedFile, "close", closing)
+
+    async def run() -> None:
+        task = asyncio.ensure_future(open_file_async(path))
+        await asyncio.to_thread(started.wait, 10)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        finish.set()
+
+    asyncio.run(run())
+    assert closed.wait(10)
+
+
+def test_running_out_of_descriptors_passes_through(path: Path) -> None:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(OSError, match="Too many") as caught:
+            open_file(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caught.value.errno == errno.EMFILE

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from zcresponse.errors import FileTruncatedError
+from zcresponse.files import OpenedFile, open_file, reading
+from zcresponse.files.linux import Storage
+
+MIB = 1024 * 1024
+CONTENT = random.Random(7).randbytes(3 * MIB + 5)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[OpenedFile]:
+    path = tmp_path / "file"
+    path.write_bytes(CONTENT)
+    with path.open("rb") as written:
+        os.fsync(written.fileno())
+    with open_file(path) as file:
+        if file.storage is not Storage.PROBED:
+            pytest.fail(f"{tmp_path} must lie on a local disk file system")
+        yield file
+
+
+def drop(file: OpenedFile, offset: int = 0, count: int = 0) -> None:
+    """Drop pages from the cache."""
+    os.posix_fadvise(file.fileno(), offset, count, os.POSIX_FADV_DONTNEED)
+
+
+def cache_all_but(file: OpenedFile, start: int, stop: int) -> None:
+    """Have every page in the cache but those of `[start, stop)`.
+
+    Pages are kept in larger units than a page, and a part of a unit is not dropped: so all is dropped, and read again
+    without readahead.
+    """
+    drop(file)
+    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+    for position in [*range(0, start, 4096), *range(stop, len(CONTENT), 4096)]:
+        os.pread(file.fileno(), 4096, position)
+
+
+INTERVALS = [(0, 10), (5, 64 * 1024), (MIB - 1, 2), (0, len(CONTENT)), (len(CONTENT) - 1, 1)]
+
+
+@pytest.mark.parametrize(("offset", "count"), INTERVALS)
+def test_cached_bytes_come_at_once(file: OpenedFile, offset: int, count: int) -> None:
+    assert reading.read_cached(file, offset, count) == CONTENT[offset : offset + count]
+    assert reading.are_cached(file, offset, count)
+
+
+@pytest.mark.parametrize(("offset", "count"), INTERVALS)
+def test_cold_bytes_are_none_until_a_thread_has_read_them(file: OpenedFile, offset: int, count: int) -> None:
+    drop(file)
+    assert reading.read_cached(file, offset, count) is None
+    assert not reading.are_cached(file, offset, count)
+    assert asyncio.run(reading.read(file, offset, count)) == CONTENT[offset : offset + count]
+    assert reading.read_cached(file, offset, count) == CONTENT[offset : offset + count]
+
+
+def test_a_missing_page_in_the_middle_is_no_short_read(file: OpenedFile) -> None:
+    cache_all_but(file, MIB, MIB + 64 * 1024)
+    assert reading.read_cached(file, 0, 2 * MIB) is None
+
+
+@pytest.mark.parametrize("dropped", [0, reading.PROBE_STEP, 4 * reading.PROBE_STEP])
+def test_probes_see_a_hole_of_their_distance(file: OpenedFile, dropped: int) -> None:
+    cache_all_but(file, dropped, dropped + reading.PROBE_STEP)
+    assert not reading.are_cached(file, 0, 5 * reading.PROBE_STEP)
+
+
+def test_paging_in_makes_pages_resident_and_closes_its_descriptor(file: OpenedFile) -> None:
+    drop(file)
+    fd = os.dup(file.fileno())
+    reading.page_in(fd, 4096, MIB, MIB)
+    assert reading.are_cached(file, 4096, MIB)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+
+
+@pytest.mark.parametrize("storage", Storage)
+def test_every_storage_gives_the_bytes(file: OpenedFile, storage: Storage) -> None:
+    file.storage = storage
+    before = set(os.listdir("/proc/self/fd"))
+    assert asyncio.run(reading.read(file, 7, MIB)) == CONTENT[7 : 7 + MIB]
+    if storage is Storage.UNKNOWN:
+        assert reading.read_cached(file, 0, 1) is None
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_the_end_of_the_file_is_a_short_count_and_an_error_when_more_was_promised(file: OpenedFile) -> None:
+    end = len(CONTENT)
+    assert reading.read_cached(file, end - 3, 10) == CONTENT[-3:]
+    with pytest.raises(FileTruncatedError, match=r"7 before the promised end"):
+        asyncio.run(reading.read(file, end - 3, 10))
+    drop(file)
+    with pytest.raises(FileTruncatedError):
+        asyncio.run(reading.read(file, end, 1))
+
+
+def test_memory_is_read_without_probing() -> None:
+    with open_file(os.memfd_create("test")) as file:
+        os.write(file.fileno(), CONTENT)
+        assert file.storage is Storage.RESIDENT
+        assert reading.read_cached(file, 3, MIB) == CONTENT[3 : 3 + MIB]
+        assert reading.are_cached(file, 0, MIB)
+
+
+def test_without_rwf_nowait_nothing_is_taken_for_cached(file: OpenedFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_NOWAIT", None)
+    assert reading.read_cached(file, 0, 1) is None
+    assert not reading.are_cached(file, 0, 1)
+    assert asyncio.run(reading.read(file, 0, 5)) == CONTENT[:5]
