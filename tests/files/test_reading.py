@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,6 +102,39 @@ def test_the_end_of_the_file_is_a_short_count_and_an_error_when_more_was_promise
     drop(file)
     with pytest.raises(FileTruncatedError):
         asyncio.run(reading.read(file, end, 1))
+
+
+@pytest.fixture
+def on_overlayfs(tmp_path: Path) -> Iterator[OpenedFile]:
+    """A file as containers see it. To mount needs root."""
+    folders = {name: tmp_path / name for name in ("lower", "upper", "work", "merged")}
+    for folder in folders.values():
+        folder.mkdir()
+    (folders["lower"] / "file").write_bytes(CONTENT)
+    options = "lowerdir={lower},upperdir={upper},workdir={work}".format(**folders)
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount an overlay")
+    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, folders["merged"]], check=True)
+    try:
+        with open_file(folders["merged"] / "file") as file:
+            yield file
+    finally:
+        subprocess.run(["umount", folders["merged"]], check=True)
+
+
+def test_a_containers_file_system_does_not_tell_what_is_cached(on_overlayfs: OpenedFile) -> None:
+    assert on_overlayfs.storage is Storage.LOCAL
+    assert reading.read_cached(on_overlayfs, 0, 10) is None
+    assert asyncio.run(reading.read(on_overlayfs, 7, MIB)) == CONTENT[7 : 7 + MIB]
+
+
+def test_a_file_system_without_an_answer_to_probes_is_asked_once(on_overlayfs: OpenedFile) -> None:
+    on_overlayfs.storage = Storage.PROBED
+    assert not reading.are_cached(on_overlayfs, 0, 10)
+    assert on_overlayfs.storage is Storage.LOCAL
+    on_overlayfs.storage = Storage.PROBED
+    assert reading.read_cached(on_overlayfs, 0, 10) is None
+    assert on_overlayfs.storage is Storage.LOCAL
 
 
 def test_memory_is_read_without_probing() -> None:

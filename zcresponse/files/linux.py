@@ -38,6 +38,7 @@ class Storage(Enum):
     """What can be known of a file's pages without waiting for them."""
 
     PROBED = "a local file system: RWF_NOWAIT tells whether a page is cached"
+    LOCAL = "a local file system that does not tell: a page may have to come from the disk"
     RESIDENT = "memory: every page is always there"
     UNKNOWN = "a network, FUSE or unknown file system: any call may wait"
 
@@ -48,9 +49,16 @@ _STORAGE_BY_MAGIC: Final = {
     0xEF53: Storage.PROBED,  # ext2, ext3, ext4
     0x58465342: Storage.PROBED,  # XFS
     0x9123683E: Storage.PROBED,  # Btrfs
-    0x794C7630: Storage.PROBED,  # overlayfs
     0xF2F52010: Storage.PROBED,  # F2FS
     0xCA451A4E: Storage.PROBED,  # bcachefs
+    0x794C7630: Storage.LOCAL,  # overlayfs, on which containers run: EOPNOTSUPP for RWF_NOWAIT, measured on Linux 6.18
+    0x2FC12FC1: Storage.LOCAL,  # ZFS
+    0x73717368: Storage.LOCAL,  # squashfs
+    0xE0F5E1E2: Storage.LOCAL,  # EROFS
+    0x2011BAB0: Storage.LOCAL,  # exFAT
+    0x4D44: Storage.LOCAL,  # FAT
+    0x7366746E: Storage.LOCAL,  # NTFS, by the kernel's ntfs3
+    0x9660: Storage.LOCAL,  # ISO 9660
     0x01021994: Storage.RESIDENT,  # tmpfs
     0x858458F6: Storage.RESIDENT,  # ramfs
 }

@@ -1,11 +1,13 @@
 """Bytes of a file without stopping an event loop: cached pages at once, the rest in a thread.
 
 `preadv` with RWF_NOWAIT (Linux 4.14) reads what the page cache holds and fails with EAGAIN where it would have to wait
-for the disk. tmpfs answers EOPNOTSUPP to it, because its pages are always there.
+for the disk. tmpfs answers EOPNOTSUPP to it, because its pages are always there; so does overlayfs, whose pages may
+well be missing.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from typing import Final
@@ -53,6 +55,9 @@ def read_cached(file: OpenedFile, offset: int, count: int) -> bytes | None:
             got += more
     except BlockingIOError:
         return None
+    except OSError as error:
+        _take_for_silent(file, error)
+        return None
     return bytes(view[:got])
 
 
@@ -74,7 +79,17 @@ def are_cached(file: OpenedFile, offset: int, count: int) -> bool:
         os.preadv(fd, [_probe], last, _NOWAIT)
     except BlockingIOError:
         return False
+    except OSError as error:
+        _take_for_silent(file, error)
+        return False
     return True
+
+
+def _take_for_silent(file: OpenedFile, error: OSError) -> None:
+    """Give up probing a file whose file system has no answer to it."""
+    if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+        raise error
+    file.storage = Storage.LOCAL
 
 
 if hasattr(os, "pread"):

@@ -24,7 +24,8 @@ from zcresponse.files import FileRegion, OpenedFile, open_file, open_file_async,
 from zcresponse.plan import Segment
 from zcresponse.plan.segments import total_length
 from zcresponse.sendfile import AVAILABLE
-from zcresponse.uvicorn._transfer import ClientLeft, InputHold, ReaderStalled, Transfer, reset
+from zcresponse.uvicorn._input import InputHold
+from zcresponse.uvicorn._transfer import ClientLeft, Pump, ReaderStalled, reset
 
 __all__ = ["FileSender", "Settings"]
 
@@ -348,21 +349,21 @@ class _Exchange:
                 return False
             framed = self._framed(segments, length)
             has_framing = self._promised is not None or len(framed) > len(segments)
-            transfer = Transfer(transport, framed, loop=self._loop)
+            pump = Pump(transport, framed, loop=self._loop)
             account.way = "sendfile"
             try:
-                if transport.get_write_buffer_size() == 0 and transfer.at_once():
+                if transport.get_write_buffer_size() == 0 and pump.at_once():
                     if not more:
                         await self._end()
                     return True
                 with InputHold(transport) as hold:
-                    await transfer.run(self._settings.stall_timeout_s, hold)
+                    await pump.run(self._settings.stall_timeout_s, hold)
                     if hold.half_closed:
                         cycle.keep_alive = False
                     if not more:
                         await self._end()
             finally:
-                account.take(transfer)
+                account.take(pump)
         except ClientLeft:
             self._end_connection()
             return False
@@ -460,10 +461,10 @@ class _Account:
         self.reason = ""
         self.sent = 0
 
-    def take(self, transfer: Transfer) -> None:
-        self.sent = transfer.sent
-        self.reason = transfer.reason
-        if transfer.read:
+    def take(self, pump: Pump) -> None:
+        self.sent = pump.sent
+        self.reason = pump.reason
+        if pump.read:
             self.way = "chunks"
 
 

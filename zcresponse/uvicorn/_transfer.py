@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import Future
 from enum import Enum, auto
-from types import TracebackType
 from typing import Any, Final
 
 from zcresponse import loops
@@ -27,8 +26,9 @@ from zcresponse.files import FileRegion, reading
 from zcresponse.files.linux import Storage
 from zcresponse.plan import Segment
 from zcresponse.sendfile import CLIENT_GONE, NOT_SUPPORTED, send_region
+from zcresponse.uvicorn._input import InputHold
 
-__all__ = ["ClientLeft", "ReaderStalled", "Transfer", "reset"]
+__all__ = ["ClientLeft", "Pump", "ReaderStalled", "reset"]
 
 #: What all running transfers may send together in one turn of the loop, and the least that one is given. Latency of
 #: other requests grows with the product of both, throughput hardly changes (4 downloads at 1 MiB each: 3 ms for a
@@ -39,11 +39,12 @@ SHARE: Final = 128 * 1024
 #: How much a thread pages in ahead of a cold file's position.
 READAHEAD: Final = 4 * 1024 * 1024
 
+#: How much a thread pages in where nothing tells what is cached: large, because most of it is, and each time costs a
+#: change of threads.
+UNTOLD: Final = 8 * 1024 * 1024
+
 #: How much of a region is read at once where the kernel cannot send it.
 READ_SIZE: Final = 256 * 1024
-
-#: How many bytes of the client's next requests are kept during a transfer before reading is paused.
-HELD_INPUT: Final = 64 * 1024
 
 # With this limit on unsent bytes the socket turns writable in small steps, so that a slow reader's progress is seen
 # about every second instead of every dozen seconds.
@@ -71,7 +72,7 @@ class _Next(Enum):
     BYTES = auto()  # the file's next bytes must be read: the kernel cannot send them
 
 
-class Transfer:
+class Pump:
     """One body on its way to one connection.
 
     Attributes:
@@ -111,7 +112,7 @@ class Transfer:
             FileTruncatedError: the file ends before its region does.
             OSError: the socket's or the file's error.
         """
-        budget = max(SHARE, TURN // (Transfer.busy + (not self._is_busy)))
+        budget = max(SHARE, TURN // (Pump.busy + (not self._is_busy)))
         while self._index < len(self._segments):
             segment = self._segments[self._index]
             left = len(segment) - self._position
@@ -276,7 +277,7 @@ class Transfer:
             return
         job: Future[Any]
         if what is _Next.PAGES:
-            count = min(left, TURN)
+            count = min(left, TURN if segment.file.storage is Storage.PROBED else UNTOLD)
             job = loops.submit(reading.page_in, fd, start, count, max(0, min(left, READAHEAD) - count))
             self._present_until = start + count
         else:
@@ -306,7 +307,7 @@ class Transfer:
     def _mark_busy(self, busy: bool) -> None:
         if busy is not self._is_busy:
             self._is_busy = busy
-            Transfer.busy += 1 if busy else -1
+            Pump.busy += 1 if busy else -1
 
     def _finish(self, error: BaseException | None) -> None:
         assert self._done is not None
@@ -375,98 +376,35 @@ class Transfer:
 class _Watch:
     """Cuts a reader that makes no progress."""
 
-    def __init__(self, transfer: Transfer, timeout_s: float) -> None:
-        self._transfer = transfer
+    def __init__(self, pump: Pump, timeout_s: float) -> None:
+        self._pump = pump
         self._timeout_s = timeout_s
-        self._seen = transfer.progress()
+        self._seen = pump.progress()
         self._since = time.monotonic()
         self._timer: asyncio.TimerHandle | None = None
         if timeout_s > 0:
             self._arm()
 
     def _arm(self) -> None:
-        self._timer = self._transfer._loop.call_later(self._timeout_s / 4, self._look)
+        self._timer = self._pump._loop.call_later(self._timeout_s / 4, self._look)
 
     def _look(self) -> None:
-        if self._transfer._transport.is_closing():
+        if self._pump._transport.is_closing():
             # close() on a transport that waits for a stalled client tells nobody.
-            self._transfer._finish(ClientLeft())
+            self._pump._finish(ClientLeft())
             return
         now = time.monotonic()
-        progress = self._transfer.progress()
-        if progress != self._seen or (self._transfer._job is not None and not self._transfer._job.done()):
+        progress = self._pump.progress()
+        if progress != self._seen or (self._pump._job is not None and not self._pump._job.done()):
             self._seen, self._since = progress, now
         elif now - self._since >= self._timeout_s:
-            self._transfer._finish(ReaderStalled())
+            self._pump._finish(ReaderStalled())
             return
         self._arm()
 
     def stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-
-
-class InputHold(asyncio.Protocol):
-    """Stands in for a connection's protocol during a transfer.
-
-    What the client sends meanwhile is kept and given to the protocol afterwards: uvicorn would answer garbage with a
-    400 in the middle of the body. Reading goes on, so that a reset is seen, and because unread bytes would turn a
-    close into a reset that cuts what is queued; only beyond `HELD_INPUT` it is paused. A client that closes its
-    sending side still gets its body.
-    """
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._protocol: Any = transport.get_protocol()
-        self._held = bytearray()
-        self._paused = False
-        self.half_closed = False
-        self.lost = False
-        self.on_lost: Any = None
-        self.on_resume: Any = None
-
-    def __enter__(self) -> InputHold:
-        self._transport.set_protocol(self)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Put the protocol back and give it what was kept, unless the connection ends."""
-        if self.lost:
-            return
-        self._transport.set_protocol(self._protocol)
-        if self._transport.is_closing():
-            return
-        if self._paused:
-            self._transport.resume_reading()
-        held, self._held = bytes(self._held), bytearray()
-        if held:
-            self._protocol.data_received(held)
-
-    def data_received(self, data: bytes) -> None:
-        self._held += data
-        if len(self._held) > HELD_INPUT and not self._paused:
-            self._paused = True
-            self._transport.pause_reading()
-
-    def eof_received(self) -> bool:
-        self.half_closed = True
-        return True
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = True
-        self._protocol.connection_lost(exc)
-        if self.on_lost is not None:
-            self.on_lost()
-
-    def pause_writing(self) -> None:
-        self._protocol.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._protocol.resume_writing()
-        if self.on_resume is not None:
-            self.on_resume()
 
 
 def reset(transport: asyncio.Transport) -> None:
