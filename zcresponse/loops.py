@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-__all__ = ["in_thread", "running_on_trio", "submit", "turn"]
+__all__ = ["in_thread", "result_of", "running_on_trio", "submit", "turn"]
 
 T = TypeVar("T")
 
@@ -57,7 +57,11 @@ async def in_thread(func: Callable[..., T], *args: Any, discard: Callable[[T], o
 
     When the awaiting task is cancelled the job runs on; `discard` is then called with its result, in its thread.
     """
-    future = submit(func, *args)
+    return await result_of(submit(func, *args), discard=discard)
+
+
+async def result_of(future: Future[T], *, discard: Callable[[T], object] | None = None) -> T:
+    """Await a job that was submitted; see `in_thread`."""
     try:
         if running_on_trio():
             import trio

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, Unpack, cast
 
 from starlette.applications import Starlette
@@ -79,16 +78,19 @@ class ZeroCopyFileResponse(FileResponse):
         if filename is not None:
             disposition = format_content_disposition(content_disposition_type, filename)
             self.headers.setdefault("content-disposition", disposition)
-        cache_control = format_cache_control(
-            max_age=options.get("max_age"),
-            immutable=options.get("immutable", False),
-            private=options.get("private", False),
-            no_cache=options.get("no_cache", False),
-            no_store=options.get("no_store", False),
-        )
-        if cache_control is not None:
-            self.headers.setdefault("cache-control", cache_control)
-        self._open = partial(open_file_async, path, offset=offset, count=count, closefd=closefd)
+        if options:
+            cache_control = format_cache_control(
+                max_age=options.get("max_age"),
+                immutable=options.get("immutable", False),
+                private=options.get("private", False),
+                no_cache=options.get("no_cache", False),
+                no_store=options.get("no_store", False),
+            )
+            if cache_control is not None:
+                self.headers.setdefault("cache-control", cache_control)
+        self._offset = offset
+        self._count = count
+        self._closefd = closefd
         self._on_transfer = on_transfer
         self._sendfile = sendfile
         self._options = options
@@ -97,7 +99,7 @@ class ZeroCopyFileResponse(FileResponse):
         request, send = (
             (RequestHead("GET"), _denial(send)) if scope["type"] == "websocket" else (request_head(scope), send)
         )
-        file = await self._open()
+        file = await open_file_async(self.path, offset=self._offset, count=self._count, closefd=self._closefd)
         try:
             fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self.raw_headers]
             plan = plan_file_response(request, file, status=self.status_code, fields=fields, **self._options)

@@ -8,6 +8,7 @@ import gzip
 import os
 import signal
 import socket
+import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -272,18 +273,21 @@ def test_a_leased_file_is_waited_for(path: Path) -> None:
         os.close(holder)
 
 
-def test_what_is_cached_in_a_known_folder_is_opened_without_a_thread(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    threads: list[object] = []
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The jobs that were given to threads."""
+    jobs: list[object] = []
     submit = loops.submit
 
     def counted(*job: Any) -> Any:
-        threads.append(job)
+        jobs.append(job)
         return submit(*job)
 
     monkeypatch.setattr(loops, "submit", counted)
+    return jobs
 
+
+def test_what_is_cached_in_a_known_folder_is_opened_without_a_thread(path: Path, threads: list[object]) -> None:
     async def run() -> None:
         for _ in range(3):
             (await open_file_async(path)).close()
@@ -292,19 +296,39 @@ def test_what_is_cached_in_a_known_folder_is_opened_without_a_thread(
     assert len(threads) == 1
 
 
-def test_a_link_to_another_file_system_is_left_to_threads(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    elsewhere = Path("/proc/self/status")
+def test_a_link_is_left_to_a_thread(path: Path, threads: list[object]) -> None:
     link = path.parent / "link"
-    link.symlink_to(elsewhere)
+    link.symlink_to("/proc/self/status")
 
     async def run() -> None:
-        (await open_file_async(str(path))).close()
+        (await open_file_async(path)).close()
         for _ in range(2):
-            with await open_file_async(str(link)) as file:
+            with await open_file_async(link) as file:
                 assert file.storage is Storage.UNKNOWN
 
     asyncio.run(run())
-    assert str(link) in opened._elsewhere
+    assert len(threads) == 3
+
+
+def test_a_file_with_another_file_system_mounted_on_it_is_left_to_threads(path: Path, threads: list[object]) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount")
+    neighbour = path.parent / "neighbour"
+    neighbour.touch()
+    subprocess.run(["mount", "--bind", "/proc/self/status", path], check=True)
+
+    async def run() -> None:
+        (await open_file_async(neighbour)).close()
+        for _ in range(3):
+            with await open_file_async(path) as file:
+                assert file.storage is Storage.UNKNOWN
+
+    try:
+        asyncio.run(run())
+    finally:
+        subprocess.run(["umount", path], check=True)
+    assert len(threads) == 4
+    assert str(path) in opened._elsewhere
 
 
 def test_without_openat2_a_thread_opens(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

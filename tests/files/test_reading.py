@@ -4,11 +4,14 @@ import asyncio
 import os
 import random
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.servers import wait_until
+from zcresponse import loops
 from zcresponse.errors import FileTruncatedError
 from zcresponse.files import OpenedFile, open_file, reading
 from zcresponse.files.linux import Storage
@@ -77,11 +80,21 @@ def test_probes_see_a_hole_of_their_distance(file: OpenedFile, dropped: int) -> 
 
 def test_paging_in_makes_pages_resident_and_closes_its_descriptor(file: OpenedFile) -> None:
     drop(file)
-    fd = os.dup(file.fileno())
-    reading.page_in(fd, 4096, MIB, MIB)
+    before = set(os.listdir("/proc/self/fd"))
+    reading.submit(file, reading.page_in, 4096, MIB, MIB).result(10)
     assert reading.are_cached(file, 4096, MIB)
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(fd)
+    wait_until(lambda: set(os.listdir("/proc/self/fd")) == before)
+
+
+def test_a_job_that_is_cancelled_before_it_begins_leaves_no_descriptor(file: OpenedFile) -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    gate = threading.Event()
+    busy = [loops.submit(gate.wait, 10) for _ in range(loops.MAX_THREADS)]
+    job = reading.submit(file, reading.read_blocking, 0, 10)
+    assert job.cancel()
+    gate.set()
+    assert all(each.result(10) for each in busy)
+    assert set(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize("storage", Storage)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat as stat_module
 from typing import Unpack
 from urllib.parse import unquote_to_bytes
 
@@ -65,13 +66,15 @@ class StaticApp:
         sendfile: bool | None = None,
         **options: Unpack[PlanOptions],
     ) -> None:
-        self._root = Root(directory, follow_symlinks=follow_symlinks)
         try:
-            stat = os.stat(self._root.directory)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(error.errno, "directory: does not exist", self._root.directory) from None
-        if not os.path.isdir(self._root.directory):
-            raise NotADirectoryError(errno.ENOTDIR, "directory: is not a directory", self._root.directory)
+            stat = os.stat(directory)
+        except FileNotFoundError:
+            raise FileNotFoundError(errno.ENOENT, "directory: does not exist", directory) from None
+        except NotADirectoryError:
+            stat = None
+        if stat is None or not stat_module.S_ISDIR(stat.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, "directory: is not a directory", directory)
+        self._root = Root(directory, follow_symlinks=follow_symlinks)
         if index is not None and not is_reachable(index):
             raise ValueError(f"index: {index!r} is not the name of a file")
         # Options that contradict each other are told now, not to each client.
@@ -131,11 +134,13 @@ class StaticApp:
                 raise
         if not path.endswith("/"):
             found.close()
-            whole = scope["path"] if path == "" else path
-            return plan_redirect(request, whole, scope.get("query_string", b"")), None
+            # The mount point itself, of which only the framework knows the name.
+            own = path or scope["path"] or scope["root_path"].rstrip("/")
+            return plan_redirect(request, own, scope.get("query_string", b"")), None
         if not self._listing:
             found.close()
             return plan_not_found(request), None
+        found.hand_over()
         # Thousands of entries take a while to read, to sort and to write.
         return await loops.in_thread(_list, request, path, found), None
 
@@ -173,6 +178,8 @@ async def _live(receive: Receive, send: Send) -> None:
 def route_path(scope: Scope) -> str | None:
     """Return the path below the mount point, decoded, or None for one that must not be answered.
 
+    It begins with a slash, unless it is empty: then the mount point itself was asked for, without one.
+
     `path` includes `root_path` (ASGI, "HTTP connection scope"); a framework or server that still strips it is
     recognised by a path that does not begin with it.
     """
@@ -192,7 +199,9 @@ def route_path(scope: Scope) -> str | None:
             if decoded.decode("utf-8", "replace") == path:
                 path = os.fsdecode(decoded)
     root_path: str = scope.get("root_path", "").rstrip("/")
-    if root_path and path.startswith(root_path):
+    if not root_path:
+        return path or "/"
+    if path.startswith(root_path):
         rest = path[len(root_path) :]
         if rest == "" or rest.startswith("/"):
             return rest

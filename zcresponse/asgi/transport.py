@@ -7,7 +7,7 @@ import os
 import time
 import types
 from collections.abc import AsyncIterator, Generator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any, Final, NamedTuple, Unpack
 
 from zcresponse import events, loops
@@ -53,7 +53,7 @@ def sendfile_is_on(argument: bool | None) -> bool:
 
 
 def choose_delivery(
-    scope: Scope, plan: ResponsePlan, file: OpenedFile, *, sendfile: bool = True, removed_later: bool = False
+    scope: Scope, plan: ResponsePlan, file: OpenedFile | None, *, sendfile: bool = True, removed_later: bool = False
 ) -> Delivery:
     """Choose among what the server of `scope` offers.
 
@@ -62,6 +62,8 @@ def choose_delivery(
     """
     if not plan.segments:
         return Delivery("none", "")
+    if file is None:
+        return Delivery("chunks", "the body is not a file")
     if not sendfile:
         return Delivery("chunks", "switched off")
     entry = (scope.get("extensions") or {}).get(PATHSEND)
@@ -152,7 +154,7 @@ async def send_file(
 
 async def deliver(
     plan: ResponsePlan,
-    file: OpenedFile,
+    file: OpenedFile | None,
     scope: Scope,
     receive: Receive,
     send: Send,
@@ -161,15 +163,19 @@ async def deliver(
     sendfile: bool = True,
     removed_later: bool = False,
 ) -> None:
-    """Send a planned response. Takes `file` over: it is closed here, or by whoever the message reaches."""
+    """Send a planned response. Takes `file` over: it is closed here, or by whoever the message reaches.
+
+    A plan without a file (an error, a redirect, a listing) holds its whole body as bytes.
+    """
     delivery = choose_delivery(scope, plan, file, sendfile=sendfile, removed_later=removed_later)
-    if delivery.offer is not None:
+    if delivery.offer is not None and file is not None:
+        # Said first: the head is then kept for the file's first write.
+        delivery.offer.announced = True
         try:
             await send(_start(plan))
         except BaseException:
             file.close()
             raise
-        delivery.offer.announced = True
         # From here on the file is the message's: `send` may return, or fail, before or after it was delivered.
         await send({"type": PATHSEND, "path": file.path or "", KEY: Shipment(file, plan.segments, on_transfer)})
         return
@@ -178,12 +184,12 @@ async def deliver(
     sent = _Counter()
     completed: bool | None = False
     try:
-        with file:
+        with file or nullcontext():
             await send(_start(plan))
             if delivery.way == "none":
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
                 completed = True
-            elif delivery.way == "pathsend":
+            elif delivery.way == "pathsend" and file is not None:
                 await send(_plain_pathsend(plan, file))
                 # The server does not say how it went, nor when.
                 completed = None

@@ -196,6 +196,8 @@ async def open_file_async(
 
 
 def _check_window(offset: int, count: int | None) -> None:
+    if type(offset) is int and offset == 0 and count is None:
+        return
     for name, value in (("offset", offset), ("count", count)):
         if value is None and name == "count":
             continue
@@ -242,8 +244,14 @@ def _adopt(
         if path is not None:
             os.close(fd)
         raise
-    absolute = None if path is None else os.path.abspath(os.fsdecode(path))
+    absolute = None if path is None else _absolute(path)
     return OpenedFile(fd, stat, storage, path=absolute, offset=offset, count=count, close=close)
+
+
+def _absolute(path: str | bytes) -> str:
+    # Not normalized: without its "link/.." a path can be another file's.
+    text = os.fsdecode(path)
+    return text if os.path.isabs(text) else os.path.join(os.getcwd(), text)
 
 
 def _open_path(path: str | bytes) -> int:
@@ -372,7 +380,8 @@ def _open_cached(path: str | bytes) -> int:
     if not may_open_at_once(path):
         return -1
     try:
-        return linux.openat2(os.fsencode(path), READ_FLAGS, linux.RESOLVE_CACHED)
+        # A link may lead to a file system that waits, so it is left to a thread.
+        return linux.openat2(os.fsencode(path), READ_FLAGS | os.O_NOFOLLOW, linux.RESOLVE_CACHED)
     except (OSError, NotImplementedError):
         # A thread finds out, by the plain call, what is the matter: not cached, or really not there.
         return -1

@@ -10,14 +10,18 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from typing import Final
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Final, TypeVar
 
 from zcresponse import loops
 from zcresponse.errors import FileTruncatedError
 from zcresponse.files.linux import Storage
 from zcresponse.files.opened import OpenedFile
 
-__all__ = ["are_cached", "page_in", "read", "read_and_close", "read_blocking", "read_cached"]
+__all__ = ["are_cached", "page_in", "read", "read_blocking", "read_cached", "submit"]
+
+T = TypeVar("T")
 
 _NOWAIT: Final = getattr(os, "RWF_NOWAIT", None)
 
@@ -124,7 +128,7 @@ async def read(file: OpenedFile, offset: int, count: int) -> bytes:
     """
     data = read_cached(file, offset, count)
     if data is None:
-        data = await loops.in_thread(read_and_close, os.dup(file.fileno()), offset, count)
+        data = await loops.result_of(submit(file, read_blocking, offset, count))
     if len(data) < count:
         raise FileTruncatedError(
             f"{file.path or 'the file'} ended at byte {offset + len(data)}, {count - len(data)} before the promised end"
@@ -132,21 +136,29 @@ async def read(file: OpenedFile, offset: int, count: int) -> bytes:
     return data
 
 
-def read_and_close(fd: int, offset: int, count: int) -> bytes:
-    """`read_blocking`, then close `fd`. For a thread."""
+def submit(file: OpenedFile, job: Callable[..., T], *args: int) -> Future[T]:
+    """Run `job(fd, *args)` in a thread, on a duplicate of the file's descriptor.
+
+    The job may outlive whoever asked for it, and the file with it. The duplicate is closed in the end, also when the
+    job is cancelled before it began.
+
+    Raises:
+        OSError: no descriptor is left.
+    """
+    fd = os.dup(file.fileno())
     try:
-        return read_blocking(fd, offset, count)
-    finally:
+        future = loops.submit(job, fd, *args)
+    except BaseException:
         os.close(fd)
+        raise
+    future.add_done_callback(lambda _: os.close(fd))
+    return future
 
 
 def page_in(fd: int, offset: int, count: int, ahead: int) -> None:
-    """Bring `count` bytes at `offset` into the page cache and ask for `ahead` more; close `fd`. For a thread."""
-    try:
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(fd, offset, count + ahead, os.POSIX_FADV_WILLNEED)
-        for position in range(offset, offset + count, PROBE_STEP):
-            _pread(fd, 1, position)
-        _pread(fd, 1, offset + count - 1)
-    finally:
-        os.close(fd)
+    """Bring `count` bytes at `offset` into the page cache and ask for `ahead` more. For a thread."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(fd, offset, count + ahead, os.POSIX_FADV_WILLNEED)
+    for position in range(offset, offset + count, PROBE_STEP):
+        _pread(fd, 1, position)
+    _pread(fd, 1, offset + count - 1)

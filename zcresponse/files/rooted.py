@@ -38,7 +38,7 @@ _NOT_THERE: Final = frozenset(
     if hasattr(errno, name)
 )
 #: Those of them that hold for good when they come from the kernel's name cache.
-_SURELY_NOT_THERE: Final = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP))
+_SURELY_NOT_THERE: Final = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG))
 
 _O_PATH: Final = getattr(os, "O_PATH", 0)
 # Where there is O_PATH, a folder on the way needs the right to pass through it, not the right to list it.
@@ -55,7 +55,7 @@ _TRIES: Final = 16
 
 # Names that mean a device in every folder of Windows, with any suffix; the digits may be superscripts.
 _WINDOWS_DEVICE: Final = re.compile(
-    r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])(?:[. :].*)?", re.I | re.S
+    r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])(?:[. :].*)?", re.IGNORECASE | re.DOTALL
 )
 # Separators of drives and alternate streams, wildcards, controls; and a dot or blank at the end, which Windows drops.
 _WINDOWS_FORBIDDEN: Final = re.compile(r'[<>:"|?*\x00-\x1f]|[. ]\Z')
@@ -78,7 +78,7 @@ def is_reachable(name: str, *, windows: bool = os.name == "nt") -> bool:
 
 
 def split_path(url_path: str, *, windows: bool = os.name == "nt") -> tuple[list[str], bool]:
-    """Return the names that lead from a root to what a URL path means, and whether a slash at its end asks for a folder.
+    """Return the names that lead from a root to what a URL path means, and whether its end asks for a folder.
 
     Args:
         url_path: the path, percent-decoded exactly once, as in ASGI's `scope["path"]`; a slash at its beginning is the
@@ -128,10 +128,11 @@ class OpenedDirectory:
         path: absolute path it was looked up by.
         stat: its `os.fstat`, taken when it was opened.
 
-    Closing is the holder's duty, by `close()` or `with`; a finalizer covers for it with a ResourceWarning.
+    Closing is the holder's duty, by `close()` or `with`. When a job in a thread takes it over (`hand_over`), a job that
+    is dropped closes it by its finalizer.
     """
 
-    __slots__ = ("_closed", "_names", "_root", "fd", "path", "stat")
+    __slots__ = ("_closed", "_handed_over", "_names", "_root", "fd", "path", "stat")
 
     def __init__(self, fd: int, stat: os.stat_result, path: str, *, root: Root, names: Sequence[str]) -> None:
         self.fd = fd
@@ -140,10 +141,15 @@ class OpenedDirectory:
         self._root = root
         self._names = names
         self._closed = False
+        self._handed_over = False
 
     @property
     def closed(self) -> bool:
         return self._closed
+
+    def hand_over(self) -> None:
+        """Say that somebody else closes it now: should they be dropped, the finalizer closes quietly."""
+        self._handed_over = True
 
     def entries(self) -> Iterator[DirectoryEntry]:
         """Go through what can be asked for, in no order.
@@ -203,7 +209,8 @@ class OpenedDirectory:
 
     def __del__(self) -> None:
         if getattr(self, "fd", -1) >= 0:
-            warnings.warn(f"unclosed directory {self!r}", ResourceWarning, stacklevel=2, source=self)
+            if not self._handed_over:
+                warnings.warn(f"unclosed directory {self!r}", ResourceWarning, stacklevel=2, source=self)
             self.close()
 
     def __repr__(self) -> str:
@@ -387,13 +394,17 @@ class Root:
         try:
             root = linux.openat2(self._raw, _FOLDER, linux.RESOLVE_CACHED)
             try:
+                # A link may lead to a file system that waits, so even one that may be followed is left to a thread.
                 fd = linux.openat2(
-                    _relative(names), opened.READ_FLAGS, self._resolve | linux.RESOLVE_CACHED, dir_fd=root
+                    _relative(names),
+                    opened.READ_FLAGS,
+                    self._resolve | linux.RESOLVE_NO_SYMLINKS | linux.RESOLVE_CACHED,
+                    dir_fd=root,
                 )
             finally:
                 os.close(root)
         except OSError as error:
-            if error.errno in _SURELY_NOT_THERE:
+            if error.errno in _SURELY_NOT_THERE or (error.errno == errno.ELOOP and not self.follow_symlinks):
                 raise _not_there(url_path) from error
             return None
         except NotImplementedError:

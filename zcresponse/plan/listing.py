@@ -69,7 +69,9 @@ li a:hover{background:var(--hover)}
 a:focus-visible{outline:2px solid var(--link);outline-offset:-2px;border-radius:.3rem}
 svg{display:block;width:1.25rem;height:1.25rem;fill:var(--file)}
 .d svg{fill:var(--folder)}
-bdi{overflow-wrap:anywhere;color:var(--link)}
+svg[hidden]{position:absolute;width:0;height:0}
+bdi{overflow-wrap:anywhere}
+li bdi{color:var(--link);text-align:left}
 .d bdi{font-weight:600}
 li span,time{color:var(--faint);font-size:.875rem;font-variant-numeric:tabular-nums;text-align:right;white-space:nowrap}
 p{margin:.75rem .25rem 0;color:var(--faint);font-size:.875rem}
@@ -84,7 +86,7 @@ li span{grid-column:3;grid-row:2}}
 
 # Drawn here, because the page's policy lets it load nothing.
 _ICONS: Final = (
-    '<svg hidden>'
+    "<svg hidden>"
     '<symbol id="d" viewBox="0 0 20 20"><path d="M2 5.5A1.5 1.5 0 0 1 3.5 4h4l2 2h7A1.5 1.5 0 0 1 18 7.5v7'
     'a1.5 1.5 0 0 1-1.5 1.5h-13A1.5 1.5 0 0 1 2 14.5z"/></symbol>'
     '<symbol id="f" viewBox="0 0 20 20"><path d="M5 2h6v5a1 1 0 0 0 1 1h4v8.5a1.5 1.5 0 0 1-1.5 1.5h-9'
@@ -95,7 +97,9 @@ _ICONS: Final = (
 
 # Shown as their pictures (U+2400 on): a name's line break or escape must not act on the page or on a terminal that it
 # is copied to.
-_CONTROLS: Final = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+_CONTROLS: Final = (
+    {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+)
 
 
 def render_listing(listing: Listing) -> bytes:
@@ -168,9 +172,10 @@ def format_size(size: int) -> str:
     if size < 1024:
         return f"{size} B"
     value = float(size)
-    for unit in ("KiB", "MiB", "GiB", "TiB", "PiB"):
+    units = iter(("KiB", "MiB", "GiB", "TiB", "PiB", "EiB"))
+    unit = "B"
+    # What would be rounded to 1024 belongs to the next unit.
+    while value >= 1023.5:
         value /= 1024
-        # What would be rounded to 1024 belongs to the next unit.
-        if value < 1023.5:
-            break
+        unit = next(units)
     return f"{value:.1f} {unit}" if value < 9.95 else f"{value:.0f} {unit}"

@@ -18,7 +18,7 @@ from typing import Any, Final
 from zcresponse import events
 from zcresponse.asgi.dialect import KEY, PATHSEND, ZEROCOPYSEND, Offer, Shipment, advertise
 from zcresponse.asgi.types import ASGIApp, Message, Receive, Scope, Send
-from zcresponse.errors import DeliveryError, FileTruncatedError
+from zcresponse.errors import DeliveryError
 from zcresponse.events import Way, logger
 from zcresponse.files import FileRegion, OpenedFile, open_file, open_file_async, reading
 from zcresponse.plan import Segment
@@ -139,8 +139,21 @@ def _cycle_types() -> tuple[type, ...]:
 class _Exchange:
     """One request and its response: what of it was started, held back, promised and sent."""
 
-    __slots__ = ("_cycle", "_failure", "_flush", "_held", "_loop", "_method", "_promised", "_sending", "_settings",
-                 "_status", "cut", "offer")  # fmt: skip
+    __slots__ = (
+        "_arrived",
+        "_cycle",
+        "_failure",
+        "_flush",
+        "_held",
+        "_loop",
+        "_method",
+        "_promised",
+        "_sending",
+        "_settings",
+        "_status",
+        "cut",
+        "offer",
+    )
 
     def __init__(self, cycle: Any, settings: Settings, method: str) -> None:
         self.offer = Offer()
@@ -156,6 +169,7 @@ class _Exchange:
         self._flush: asyncio.Handle | None = None
         self._failure: BaseException | None = None
         self._sending = False
+        self._arrived = False  # a message with a file
 
     # --- the application's `send` ----------------------------------------------------------------------------------
 
@@ -173,10 +187,10 @@ class _Exchange:
         elif kind == "http.response.start" and not self._status:
             self._status = message["status"]
             self._promised = _content_length(message)
-            if self._promised and self._method != "HEAD":
-                self._hold(message)
-            else:
+            if self._promised == 0 or self._has_no_body():
                 await self._cycle.send(message)
+            else:
+                self._hold(message)
         else:
             await self._start()
             await self._cycle.send(message)
@@ -188,7 +202,8 @@ class _Exchange:
         error of which the client hears by a 500.
         """
         self._held = start
-        self._flush = self._loop.call_soon(self._start_soon)
+        if not self.offer.announced:
+            self._flush = self._loop.call_soon(self._start_soon)
 
     def _start_soon(self) -> None:
         """Send the head: the application keeps the body waiting."""
@@ -213,7 +228,8 @@ class _Exchange:
         """Send the head now, if it is held back."""
         if self._held is not None:
             start, self._held = self._held, None
-            self._flush.cancel()  # type: ignore[union-attr]
+            if self._flush is not None:
+                self._flush.cancel()
             await self._cycle.send(start)
 
     def forget_head(self) -> None:
@@ -224,11 +240,11 @@ class _Exchange:
 
     async def finish(self) -> None:
         """The application has returned."""
-        await self._start()
-        if self._failure is not None:
-            raise self._failure
         cycle = self._cycle
-        if self.offer.announced and not cycle.response_complete and not cycle.disconnected:
+        swallowed = self.offer.announced and not self._arrived
+        if swallowed and not cycle.disconnected and not cycle.response_complete:
+            # Nothing can complete the response any more; without its head the client gets uvicorn's 500.
+            self.forget_head()
             logger.error(
                 "a file response to %s %s was swallowed: some middleware drops http.response.pathsend messages "
                 "(compressors such as brotli-asgi and zstd-asgi do); set ZCRESPONSE_PATHSEND=off to withhold the "
@@ -236,10 +252,14 @@ class _Exchange:
                 self._method,
                 cycle.scope["path"],
             )
+        await self._start()
+        if self._failure is not None:
+            raise self._failure
 
     # --- files ----------------------------------------------------------------------------------------------------
 
     async def _send_path(self, message: Message) -> None:
+        self._arrived = True
         shipment = message.get(KEY)
         if isinstance(shipment, Shipment):
             file, segments, on_transfer = shipment.file, shipment.segments, shipment.on_transfer
@@ -252,10 +272,9 @@ class _Exchange:
                 file.close()
                 raise
         with file:
-            if self._gone():
-                return
-            self._check(total_length(segments))
-            await self._deliver(segments, on_transfer)
+            length = total_length(segments)
+            self._check(length)
+            await self._deliver(segments, 0 if self._has_no_body() else length, on_transfer)
 
     async def _open(self, message: Message) -> OpenedFile:
         if not self._status:
@@ -294,14 +313,12 @@ class _Exchange:
             raise DeliveryError(f"Expected ASGI message 'http.response.start', but got {PATHSEND!r}")
         if self._cycle.response_complete:
             raise DeliveryError(f"Unexpected ASGI message {PATHSEND!r} sent, after response already completed")
-        if not self._has_no_body() and self._promised is not None and length != self._promised:
-            word = "shorter" if length < self._promised else "longer"
-            raise DeliveryError(f"the file response has {length} bytes, {word} than its Content-Length")
+        if not self._has_no_body() and self._promised not in (None, length):
+            raise DeliveryError(f"the file response has {length} bytes, its Content-Length is {self._promised}")
 
-    async def _deliver(self, segments: Sequence[Segment], on_transfer: events.OnTransfer | None) -> None:
-        """Send the whole body and end the response."""
+    async def _deliver(self, segments: Sequence[Segment], length: int, on_transfer: events.OnTransfer | None) -> None:
+        """Send the whole body of `length` bytes and end the response."""
         began = time.perf_counter()
-        length = 0 if self._has_no_body() else total_length(segments)
         account = _Account()
         completed = False
         try:
@@ -332,6 +349,7 @@ class _Exchange:
     async def _send_segments(self, segments: Sequence[Segment], length: int, account: _Account, *, more: bool) -> bool:
         """Send the bytes, and the end of the body unless `more` follows; return False when the client left."""
         cycle = self._cycle
+        account.way = "sendfile"
         if length <= JOINED and self._held is not None and not cycle.flow.write_paused:
             data = _cached_bytes(segments)
             if data is not None:
@@ -341,16 +359,18 @@ class _Exchange:
                     await self._end()
                 return not self._gone()
         self._sending = True
-        has_framing = True
+        delimited = True
         try:
             await self._start()
             transport = cycle.transport
             if self._gone() or transport.is_closing():
+                # What uvicorn has written may still be on its way: nothing is cut off.
+                self._mark_disconnected()
+                account.reason = "the client left"
                 return False
-            framed = self._framed(segments, length)
-            has_framing = self._promised is not None or len(framed) > len(segments)
-            pump = Pump(transport, framed, loop=self._loop)
-            account.way = "sendfile"
+            before, after = self._framing(length)
+            delimited = self._promised is not None or bool(after)
+            pump = Pump(transport, (before, *segments, after), loop=self._loop)
             try:
                 if transport.get_write_buffer_size() == 0 and pump.at_once():
                     if not more:
@@ -363,36 +383,40 @@ class _Exchange:
                     if not more:
                         await self._end()
             finally:
-                account.take(pump)
+                account.take(pump, len(before), length)
         except ClientLeft:
+            account.reason = "the client left"
             self._end_connection()
             return False
         except ReaderStalled:
-            logger.info(
-                "cut a reader of %s that took no byte for %g s", cycle.scope["path"], self._settings.stall_timeout_s
-            )
-            account.reason = "the reader stalled"
+            account.reason = f"the client took nothing for {self._settings.stall_timeout_s:g} s"
+            logger.info("cut a reader of %s: %s", cycle.scope["path"], account.reason)
             self._end_connection()
             return False
         except asyncio.CancelledError:
+            account.reason = "the response was cancelled"
             self._end_connection()
             raise
-        except FileTruncatedError:
+        except OSError as error:
+            account.reason = str(error)
             # Closed, not reset: what is queued still reaches the client, and the framing shows that something is
             # missing. Without framing only a reset can show it.
-            if not has_framing:
+            if not delimited:
                 self._end_connection()
             raise
         finally:
             self._sending = False
         return True
 
-    def _end_connection(self) -> None:
+    def _mark_disconnected(self) -> None:
         cycle = self._cycle
         self.cut = True
         cycle.disconnected = True
         cycle.message_event.set()
-        reset(cycle.transport)
+
+    def _end_connection(self) -> None:
+        self._mark_disconnected()
+        reset(self._cycle.transport)
 
     async def _send_joined(self, data: bytes) -> None:
         """Let uvicorn write head and body into one buffer, then write that."""
@@ -406,26 +430,22 @@ class _Exchange:
             cycle.transport = transport
             transport.write(b"".join(buffer.parts))
 
-    def _framed(self, segments: Sequence[Segment], length: int) -> Sequence[Segment]:
-        """Account for the body in uvicorn's cycle and return the segments with their framing."""
+    def _framing(self, length: int) -> tuple[bytes, bytes]:
+        """Account for the body in uvicorn's cycle and return what has to stand before and after it."""
         cycle = self._cycle
         if hasattr(cycle, "conn"):
             import h11
 
-            pieces = cycle.conn.send_with_data_passthrough(h11.Data(data=_Sized(length)))  # type: ignore[arg-type]
-            framed: list[Segment] = []
-            for piece in pieces:
-                if isinstance(piece, _Sized):
-                    framed.extend(segments)
-                else:
-                    framed.append(bytes(piece))
-            return framed
+            body = _Sized(length)
+            pieces = cycle.conn.send_with_data_passthrough(h11.Data(data=body))  # type: ignore[arg-type]
+            place = next(index for index, piece in enumerate(pieces) if piece is body)
+            return b"".join(pieces[:place]), b"".join(pieces[place + 1 :])
         if cycle.chunked_encoding:
-            return (b"%x\r\n" % length, *segments, b"\r\n")
+            return b"%x\r\n" % length, b"\r\n"
         if length > cycle.expected_content_length:
             raise DeliveryError("Response content longer than Content-Length")
         cycle.expected_content_length -= length
-        return segments
+        return b"", b""
 
     async def _send_descriptor(self, message: Message) -> None:
         """`http.response.zerocopysend`: the application's own descriptor, which it closes."""
@@ -433,18 +453,16 @@ class _Exchange:
             raise DeliveryError(f"Unexpected ASGI message {ZEROCOPYSEND!r}")
         given = message["file"]
         fd = given if isinstance(given, int) else given.fileno()
-        offset = message.get("offset")
+        offset, count = message.get("offset"), message.get("count")
+        file = open_file(
+            fd, offset=os.lseek(fd, 0, os.SEEK_CUR) if offset is None else offset, count=count, closefd=False
+        )
         if offset is None:
-            offset = os.lseek(fd, 0, os.SEEK_CUR)
+            # As sendfile(2) does, by which the extension is defined.
+            os.lseek(fd, file.size, os.SEEK_CUR)
         more = bool(message.get("more_body", False))
-        file = open_file(fd, offset=offset, count=message.get("count"), closefd=False)
-        if self._gone():
-            return
-        segments = (file.region(),)
-        length = 0 if self._has_no_body() else file.size
-        account = _Account()
-        if length:
-            await self._send_segments(segments, length, account, more=more)
+        if file.size and not self._has_no_body():
+            await self._send_segments((file.region(),), file.size, _Account(), more=more)
         else:
             await self._start()
             if not more:
@@ -461,8 +479,9 @@ class _Account:
         self.reason = ""
         self.sent = 0
 
-    def take(self, pump: Pump) -> None:
-        self.sent = pump.sent
+    def take(self, pump: Pump, before: int, length: int) -> None:
+        """Take over what a pump did for a body of `length` bytes that `before` bytes of framing preceded."""
+        self.sent = min(max(pump.sent - before, 0), length)
         self.reason = pump.reason
         if pump.read:
             self.way = "chunks"

@@ -42,7 +42,8 @@ class InputHold(asyncio.Protocol):
         if self.lost:
             return
         self._transport.set_protocol(self._protocol)
-        if self._transport.is_closing():
+        # After a body that was not completed no further answer may be written: its bytes would be taken for the body's.
+        if kind is not None or self._transport.is_closing():
             return
         if self._paused:
             self._transport.resume_reading()

@@ -19,7 +19,6 @@ from concurrent.futures import Future
 from enum import Enum, auto
 from typing import Any, Final
 
-from zcresponse import loops
 from zcresponse.errors import FileTruncatedError
 from zcresponse.events import logger
 from zcresponse.files import FileRegion, reading
@@ -33,8 +32,8 @@ __all__ = ["ClientLeft", "Pump", "ReaderStalled", "reset"]
 #: What all running transfers may send together in one turn of the loop, and the least that one is given. Latency of
 #: other requests grows with the product of both, throughput hardly changes (4 downloads at 1 MiB each: 3 ms for a
 #: small request at p99, at 512 KiB shared: 0.45 ms).
-TURN: Final = 512 * 1024
-SHARE: Final = 128 * 1024
+TURN: Final = 1024 * 1024
+SHARE: Final = 256 * 1024
 
 #: How much a thread pages in ahead of a cold file's position.
 READAHEAD: Final = 4 * 1024 * 1024
@@ -265,24 +264,24 @@ class Pump:
             self._fetch(then)
 
     def _fetch(self, what: _Next) -> None:
-        """Let a thread page in or read what comes next; it works on a duplicate and never sees the socket."""
+        """Let a thread page in or read what comes next; it never sees the socket."""
         segment = self._segments[self._index]
         assert isinstance(segment, FileRegion)
         start = segment.offset + self._position
         left = segment.count - self._position
+        job: Future[Any]
         try:
-            fd = os.dup(segment.file.fileno())
+            if what is _Next.PAGES:
+                count = min(left, TURN if segment.file.storage is Storage.PROBED else UNTOLD)
+                ahead = max(0, min(left, READAHEAD) - count)
+                job = reading.submit(segment.file, reading.page_in, start, count, ahead)
+                self._present_until = start + count
+            else:
+                self.reason = self.reason or "the file system may wait: read in a thread"
+                job = reading.submit(segment.file, reading.read_blocking, start, min(left, READ_SIZE))
         except OSError as error:
             self._finish(error)
             return
-        job: Future[Any]
-        if what is _Next.PAGES:
-            count = min(left, TURN if segment.file.storage is Storage.PROBED else UNTOLD)
-            job = loops.submit(reading.page_in, fd, start, count, max(0, min(left, READAHEAD) - count))
-            self._present_until = start + count
-        else:
-            self.reason = self.reason or "the file system may wait: read in a thread"
-            job = loops.submit(reading.read_and_close, fd, start, min(left, READ_SIZE))
         self._job = asyncio.wrap_future(job, loop=self._loop)
         self._job.add_done_callback(self._fetched)
 

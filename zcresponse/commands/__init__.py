@@ -1,0 +1,47 @@
+"""The subcommands of `zcresponse`: one module each, a function with click's decorators, listed in `COMMANDS`.
+
+Only what a command needs is loaded, when it is called: `--help` of one does not pay for another.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Final
+
+import click
+
+from zcresponse import __version__
+
+__all__ = ["group"]
+
+#: Name, module and the line that `zcresponse --help` shows.
+COMMANDS: Final = {
+    "serve": ("zcresponse.commands.serve", "Serve a directory over HTTP."),
+}
+
+
+class _Group(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(COMMANDS[cmd_name][0])
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="zcresponse", message="%(prog)s %(version)s")
+def group() -> None:
+    """Files over HTTP, moved from disk to the network by the kernel.
+
+    \b
+    zcresponse serve            the current directory on http://127.0.0.1:8000
+    zcresponse COMMAND --help   what a command can do
+    """
