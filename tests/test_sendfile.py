@@ -51,7 +51,7 @@ def test_a_closed_peer_is_an_errno_of_a_client_that_left(path: Path) -> None:
     near, far = socket.socketpair()
     with near, path.open("rb") as file:
         far.close()
-        with pytest.raises(OSError, match=".") as caught:
+        with pytest.raises(OSError) as caught:
             send_region(near.fileno(), file.fileno(), 0, 10)
     assert caught.value.errno in CLIENT_GONE
 
@@ -60,7 +60,7 @@ def test_a_source_that_the_kernel_cannot_send_is_told_apart() -> None:
     near, far = socket.socketpair()
     read, write = os.pipe()
     with near, far:
-        with pytest.raises(OSError, match=".") as caught:
+        with pytest.raises(OSError) as caught:
             send_region(near.fileno(), read, 0, 10)
     os.close(read)
     os.close(write)

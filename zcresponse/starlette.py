@@ -12,7 +12,7 @@ from starlette.responses import FileResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from zcresponse.asgi.middleware import ZeroCopyMiddleware
-from zcresponse.asgi.transport import deliver, request_head, sendfile_is_on
+from zcresponse.asgi.transport import deliver, request_head
 from zcresponse.events import OnTransfer
 from zcresponse.files import open_file_async
 from zcresponse.files.opened import FileSource
@@ -113,7 +113,7 @@ class ZeroCopyFileResponse(FileResponse):
             receive,
             send,
             on_transfer=self._on_transfer,
-            sendfile=sendfile_is_on(self._sendfile),
+            sendfile=self._sendfile,
             # The usual background task of a download deletes the file.
             removed_later=self.background is not None,
         )

@@ -368,15 +368,18 @@ def test_a_part_for_a_server_that_takes_ranges_says_which(files: Files) -> None:
     ]
 
 
-@pytest.mark.parametrize("value", ["off", "OFF", "0", "false", "no"])
-def test_the_environment_switches_sendfile_off(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert transport.sendfile_is_on(None)
-    monkeypatch.setenv("ZCRESPONSE_SENDFILE", value)
-    assert not transport.sendfile_is_on(None)
-    assert transport.sendfile_is_on(True)
-    monkeypatch.setenv("ZCRESPONSE_SENDFILE", "on")
-    assert transport.sendfile_is_on(None)
-    assert not transport.sendfile_is_on(False)
+def test_the_environment_switches_sendfile_off_unless_the_caller_says_otherwise(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_file(files.path("data.bin")) as file:
+        plan = plan_file_response(RequestHead("GET"), file)
+
+        def way(sendfile: bool | None) -> str:
+            return choose_delivery({"extensions": OFFERS["plain"]}, plan, file, sendfile=sendfile).way
+
+        assert [way(None), way(True), way(False)] == ["pathsend", "pathsend", "chunks"]
+        monkeypatch.setenv("ZCRESPONSE_SENDFILE", "off")
+        assert [way(None), way(True), way(False)] == ["chunks", "pathsend", "chunks"]
 
 
 def test_a_log_line_tells_how(files: Files, caplog: pytest.LogCaptureFixture) -> None:

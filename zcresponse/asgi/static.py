@@ -9,7 +9,7 @@ from typing import Unpack
 from urllib.parse import unquote_to_bytes
 
 from zcresponse import loops
-from zcresponse.asgi.transport import deliver, request_head, sendfile_is_on
+from zcresponse.asgi.transport import deliver, request_head
 from zcresponse.asgi.types import Receive, Scope, Send
 from zcresponse.events import OnTransfer
 from zcresponse.files import OpenedFile
@@ -115,7 +115,7 @@ class StaticApp:
             receive,
             send,
             on_transfer=self._on_transfer,
-            sendfile=sendfile_is_on(self._sendfile),
+            sendfile=self._sendfile,
         )
 
     async def _plan(self, request: RequestHead, scope: Scope) -> tuple[ResponsePlan, OpenedFile | None]:

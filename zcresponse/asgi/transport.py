@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 import types
 from collections.abc import AsyncIterator, Generator, Iterable
@@ -13,6 +12,7 @@ from typing import Any, Final, NamedTuple, Unpack
 from zcresponse import events, loops
 from zcresponse.asgi.dialect import KEY, PATHSEND, Offer, Shipment, offer_in
 from zcresponse.asgi.types import Message, Receive, Scope, Send
+from zcresponse.environment import read_switch
 from zcresponse.events import OnTransfer, Transfer, Way
 from zcresponse.files import FileRegion, OpenedFile, open_file_async, reading
 from zcresponse.files.opened import FileSource
@@ -45,33 +45,35 @@ class Delivery(NamedTuple):
     offer: Offer | None = None
 
 
-def sendfile_is_on(argument: bool | None) -> bool:
-    """Whether zero-copy may be used: the caller's word, else `ZCRESPONSE_SENDFILE` (`off` switches it off)."""
-    if argument is not None:
-        return argument
-    return os.environ.get("ZCRESPONSE_SENDFILE", "on").lower() not in ("off", "0", "false", "no")
-
-
 def choose_delivery(
-    scope: Scope, plan: ResponsePlan, file: OpenedFile | None, *, sendfile: bool = True, removed_later: bool = False
+    scope: Scope,
+    plan: ResponsePlan,
+    file: OpenedFile | None,
+    *,
+    sendfile: bool | None = None,
+    removed_later: bool = False,
 ) -> Delivery:
     """Choose among what the server of `scope` offers.
 
     Args:
+        sendfile: whether zero-copy may be used; None: as `ZCRESPONSE_SENDFILE` says, else yes.
         removed_later: whether the file may be gone once `send` has returned. Some servers open a path only after that.
     """
     if not plan.segments:
         return Delivery("none", "")
     if file is None:
         return Delivery("chunks", "the body is not a file")
-    if not sendfile:
+    if sendfile is False:
         return Delivery("chunks", "switched off")
     entry = (scope.get("extensions") or {}).get(PATHSEND)
     if entry is None:
         return Delivery("chunks", "the server offers no http.response.pathsend")
     offer = offer_in(scope)
     if offer is not None:
+        # Whoever made the offer has asked the environment.
         return Delivery("sendfile", "", offer)
+    if sendfile is None and not read_switch("ZCRESPONSE_SENDFILE", default=True):
+        return Delivery("chunks", "switched off")
     if len(plan.segments) != 1:
         return Delivery("chunks", "plain pathsend cannot send several ranges")
     (region,) = plan.segments
@@ -147,7 +149,7 @@ async def send_file(
         receive,
         send,
         on_transfer=on_transfer,
-        sendfile=sendfile_is_on(sendfile),
+        sendfile=sendfile,
         removed_later=removed_later,
     )
 
@@ -160,7 +162,7 @@ async def deliver(
     send: Send,
     *,
     on_transfer: OnTransfer | None = None,
-    sendfile: bool = True,
+    sendfile: bool | None = None,
     removed_later: bool = False,
 ) -> None:
     """Send a planned response. Takes `file` over: it is closed here, or by whoever the message reaches.

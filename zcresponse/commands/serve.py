@@ -218,6 +218,10 @@ class _Graceful:
 
     def cut(self) -> None:
         """End the connection now."""
+        # Said before uvicorn finds out, so that a response in the middle of its body writes no more.
+        cycle = self.cycle  # type: ignore[attr-defined]
+        if cycle is not None:
+            cycle.disconnected = True
         reset(self.transport)  # type: ignore[attr-defined]
 
 

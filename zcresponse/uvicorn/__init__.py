@@ -59,6 +59,10 @@ class _FileSending(asyncio.Protocol):
         self.app: Any = FileSender(self.app, _settings_of(cast("Any", type(self))))
 
 
+# Read at once, so that a mistake is told when the server starts and not to each client.
+_environment = Settings.from_environment()
+
+
 @functools.cache
 def _settings_of(protocol_class: Any) -> Settings:
     chosen = {
@@ -66,7 +70,7 @@ def _settings_of(protocol_class: Any) -> Settings:
         for field in dataclasses.fields(Settings)
         if getattr(protocol_class, field.name) is not None
     }
-    return dataclasses.replace(Settings.from_environment(), **chosen)
+    return dataclasses.replace(_environment, **chosen)
 
 
 class ZeroCopyH11Protocol(_FileSending, H11Protocol):

@@ -18,6 +18,7 @@ from typing import Any, Final
 from zcresponse import events
 from zcresponse.asgi.dialect import KEY, PATHSEND, ZEROCOPYSEND, Offer, Shipment, advertise
 from zcresponse.asgi.types import ASGIApp, Message, Receive, Scope, Send
+from zcresponse.environment import read_seconds, read_switch
 from zcresponse.errors import DeliveryError
 from zcresponse.events import Way, logger
 from zcresponse.files import FileRegion, OpenedFile, open_file, open_file_async, reading
@@ -32,11 +33,6 @@ __all__ = ["FileSender", "Settings"]
 #: A body up to this size that is cached leaves in one write with its head: one packet instead of two, and at 1 KiB
 #: 0.85 of the processor time. From 64 KiB on nothing is gained.
 JOINED: Final = 32 * 1024
-
-
-def _env_flag(name: str, default: bool) -> bool:
-    value = os.environ.get(name)
-    return default if value is None else value.strip().lower() in ("1", "on", "true", "yes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +56,13 @@ class Settings:
         """Read `ZCRESPONSE_PATHSEND`, `ZCRESPONSE_ZEROCOPYSEND`, `ZCRESPONSE_SENDFILE`, `ZCRESPONSE_STALL_TIMEOUT`.
 
         Raises:
-            ValueError: `ZCRESPONSE_STALL_TIMEOUT` is not a number of seconds.
+            ValueError: one of them holds what cannot be meant; it is named.
         """
-        text = os.environ.get("ZCRESPONSE_STALL_TIMEOUT", "60")
-        try:
-            stall_timeout_s = float(text)
-        except ValueError:
-            raise ValueError(f"ZCRESPONSE_STALL_TIMEOUT: {text!r} is not a number of seconds") from None
         return cls(
-            pathsend=_env_flag("ZCRESPONSE_PATHSEND", True),
-            zerocopysend=_env_flag("ZCRESPONSE_ZEROCOPYSEND", False),
-            sendfile=_env_flag("ZCRESPONSE_SENDFILE", True),
-            stall_timeout_s=stall_timeout_s,
+            pathsend=read_switch("ZCRESPONSE_PATHSEND", default=True),
+            zerocopysend=read_switch("ZCRESPONSE_ZEROCOPYSEND", default=False),
+            sendfile=read_switch("ZCRESPONSE_SENDFILE", default=True),
+            stall_timeout_s=read_seconds("ZCRESPONSE_STALL_TIMEOUT", default=60.0),
         )
 
 
