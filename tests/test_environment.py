@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from zcresponse.environment import read_seconds, read_switch
+from zcresponse.errors import SettingError
 
 NAME = "ZCRESPONSE_TEST"
 
@@ -35,7 +36,7 @@ def test_what_is_not_set_or_empty_has_its_default(default: bool, monkeypatch: py
 @pytest.mark.parametrize("text", ["auto", "offf", "2", "none"])
 def test_another_word_is_a_named_mistake(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(NAME, text)
-    with pytest.raises(ValueError, match=f"{NAME}: '{text}'"):
+    with pytest.raises(SettingError, match=f"{NAME}: '{text}'"):
         read_switch(NAME, default=True)
 
 
@@ -57,4 +58,4 @@ def test_the_protocol_classes_refuse_to_load_with_a_mistake(name: str, monkeypat
     monkeypatch.setenv(f"ZCRESPONSE_{name}", "maybe")
     run = subprocess.run([sys.executable, "-c", "import zcresponse.uvicorn"], capture_output=True, text=True)
     assert run.returncode == 1
-    assert f"ValueError: ZCRESPONSE_{name}: 'maybe'" in run.stderr
+    assert f"SettingError: ZCRESPONSE_{name}: 'maybe'" in run.stderr

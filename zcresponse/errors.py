@@ -3,6 +3,7 @@
 ```
 Exception
 └── ZeroCopyError
+    ├── SettingError (also ValueError)        an environment variable holds what cannot be meant
     ├── NotARegularFileError (also OSError)   a directory, FIFO, socket or device was given
     ├── FileTruncatedError (also OSError)     a file turned out shorter than the length that was promised
     └── DeliveryError (also RuntimeError)     a message that cannot be delivered: out of order, longer or shorter
@@ -15,11 +16,15 @@ Other `OSError`s (no such file, no permission, no descriptors left) pass through
 
 from __future__ import annotations
 
-__all__ = ["DeliveryError", "FileTruncatedError", "NotARegularFileError", "ZeroCopyError"]
+__all__ = ["DeliveryError", "FileTruncatedError", "NotARegularFileError", "SettingError", "ZeroCopyError"]
 
 
 class ZeroCopyError(Exception):
     """The root of zcresponse's own exceptions."""
+
+
+class SettingError(ZeroCopyError, ValueError):
+    """An environment variable holds what cannot be meant; it is named."""
 
 
 class NotARegularFileError(ZeroCopyError, OSError):

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from zcresponse import events
-from zcresponse.asgi.dialect import KEY, PATHSEND, Offer, Shipment, advertise
+from zcresponse.asgi.dialect import KEY, PATHSEND, Offer, Shipment, extensions_with
 from zcresponse.asgi.types import ASGIApp, Message, Receive, Scope, Send
 from zcresponse.events import Transfer
 from zcresponse.files import FileRegion, open_file_async, reading
@@ -63,10 +63,10 @@ class PathsendServer:
             await send(message)
 
         if self.ranges:
-            scope = advertise(scope, Offer())
+            extensions = extensions_with(scope, Offer())
         else:
-            scope = {**scope, "extensions": {**(scope.get("extensions") or {}), PATHSEND: {}}}
-        await self.app(scope, receive, expand)
+            extensions = {**(scope.get("extensions") or {}), PATHSEND: {}}
+        await self.app({**scope, "extensions": extensions}, receive, expand)
 
 
 async def _expand(message: Message, status: int, send: Send, *, no_body: bool) -> None:

@@ -14,7 +14,7 @@ import pytest
 from tests.support.table import FILES, Files
 from zcresponse import OpenedFile, RequestHead, Transfer, open_file, plan_file_response
 from zcresponse.asgi import send_file, transport
-from zcresponse.asgi.dialect import KEY, PATHSEND, Offer, Shipment, advertise, offer_in
+from zcresponse.asgi.dialect import KEY, PATHSEND, Offer, Shipment, extensions_with, offer_in
 from zcresponse.asgi.transport import choose_delivery
 from zcresponse.errors import FileTruncatedError
 from zcresponse.files.linux import Storage
@@ -77,9 +77,9 @@ def test_a_server_without_extensions_gets_chunks(extensions: Any, files: Files) 
 def test_an_offer_leaves_the_callers_scope_as_it_was() -> None:
     offer = Offer()
     before: dict[str, Any] = {"extensions": {"other": {}}, "path": "/"}
-    scope = advertise(before, offer)
-    assert offer_in(scope) is offer
-    assert set(scope["extensions"]) == {"other", PATHSEND}
+    extensions = extensions_with(before, offer)
+    assert offer_in({"extensions": extensions}) is offer
+    assert set(extensions) == {"other", PATHSEND}
     assert before == {"extensions": {"other": {}}, "path": "/"}
 
 

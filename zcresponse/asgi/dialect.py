@@ -13,13 +13,14 @@ It is pathsend because stock middleware lets it through.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from zcresponse.asgi.types import Scope
 from zcresponse.events import OnTransfer
 from zcresponse.files import OpenedFile
 from zcresponse.plan import Segment
 
-__all__ = ["KEY", "PATHSEND", "ZEROCOPYSEND", "Offer", "Shipment", "advertise", "offer_in"]
+__all__ = ["KEY", "PATHSEND", "ZEROCOPYSEND", "Offer", "Shipment", "extensions_with", "offer_in"]
 
 PATHSEND = "http.response.pathsend"
 ZEROCOPYSEND = "http.response.zerocopysend"
@@ -56,11 +57,9 @@ class Shipment:
         self.on_transfer = on_transfer
 
 
-def advertise(scope: Scope, offer: Offer) -> Scope:
-    """Return a copy of `scope` that offers pathsend with ranges and shipments."""
-    extensions = dict(scope.get("extensions") or {})
-    extensions[PATHSEND] = {"ranges": True, KEY: offer}
-    return {**scope, "extensions": extensions}
+def extensions_with(scope: Scope, offer: Offer) -> dict[str, Any]:
+    """Return the extensions of `scope`, and pathsend with ranges and shipments."""
+    return {**(scope.get("extensions") or {}), PATHSEND: {"ranges": True, KEY: offer}}
 
 
 def offer_in(scope: Scope) -> Offer | None:

@@ -11,6 +11,7 @@ from typing import Final
 import click
 
 from zcresponse import __version__
+from zcresponse.errors import SettingError
 
 __all__ = ["group"]
 
@@ -27,7 +28,11 @@ class _Group(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(COMMANDS[cmd_name][0])
+        try:
+            module = importlib.import_module(COMMANDS[cmd_name][0])
+        except SettingError as error:
+            # Those of the protocol classes are read when they are loaded.
+            raise click.ClickException(str(error))
         command: click.Command = module.command
         return command
 

@@ -21,7 +21,6 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from zcresponse.asgi.static import StaticApp
-from zcresponse.asgi.transport import sendfile_is_on
 from zcresponse.sendfile import AVAILABLE
 from zcresponse.uvicorn import ZeroCopyH11Protocol
 from zcresponse.uvicorn._app import Settings
@@ -173,13 +172,10 @@ def _checked_app(settings: dict[str, Any], given: str) -> StaticApp:
 
 
 def _how_bytes_move() -> str:
-    try:
-        settings = Settings.from_environment()
-    except ValueError as error:
-        raise click.ClickException(str(error))
+    settings = Settings.from_environment()
     if not AVAILABLE:
         return "no sendfile on this platform: bytes are read and written"
-    if not settings.sendfile or not sendfile_is_on(None):
+    if not settings.sendfile:
         return "no sendfile, ZCRESPONSE_SENDFILE is off: bytes are read and written"
     if not settings.pathsend:
         return "no sendfile, ZCRESPONSE_PATHSEND is off: bytes are read and written"

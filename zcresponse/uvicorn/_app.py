@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from zcresponse import events
-from zcresponse.asgi.dialect import KEY, PATHSEND, ZEROCOPYSEND, Offer, Shipment, advertise
+from zcresponse.asgi.dialect import KEY, PATHSEND, ZEROCOPYSEND, Offer, Shipment, extensions_with
 from zcresponse.asgi.types import ASGIApp, Message, Receive, Scope, Send
 from zcresponse.environment import read_seconds, read_switch
 from zcresponse.errors import DeliveryError
@@ -83,7 +83,9 @@ class FileSender:
             await self.app(scope, receive, send)
             return
         exchange = _Exchange(cycle, self.settings, scope["method"])
-        scope = advertise(scope, exchange.offer)
+        # In place, for the scope is the cycle's own: what a middleware writes into it (the client's address behind a
+        # proxy) has to reach the access log.
+        scope["extensions"] = extensions_with(scope, exchange.offer)
         if self.settings.zerocopysend:
             scope["extensions"][ZEROCOPYSEND] = {}
         try:
@@ -341,6 +343,8 @@ class _Exchange:
         """Send the bytes, and the end of the body unless `more` follows; return False when the client left."""
         cycle = self._cycle
         account.way = "sendfile"
+        if self._has_left(account):
+            return False
         if length <= JOINED and self._held is not None and not cycle.flow.write_paused:
             data = _cached_bytes(segments)
             if data is not None:
@@ -353,12 +357,9 @@ class _Exchange:
         delimited = True
         try:
             await self._start()
-            transport = cycle.transport
-            if self._gone() or transport.is_closing():
-                # What uvicorn has written may still be on its way: nothing is cut off.
-                self._mark_disconnected()
-                account.reason = "the client left"
+            if self._has_left(account):
                 return False
+            transport = cycle.transport
             before, after = self._framing(length)
             delimited = self._promised is not None or bool(after)
             pump = Pump(transport, (before, *segments, after), loop=self._loop)
@@ -397,6 +398,15 @@ class _Exchange:
             raise
         finally:
             self._sending = False
+        return True
+
+    def _has_left(self, account: _Account) -> bool:
+        """Whether nobody listens any more, before a byte of the body was sent."""
+        if not self._gone() and not self._cycle.transport.is_closing():
+            return False
+        # Not a reset: what uvicorn has written may still be on its way.
+        self._mark_disconnected()
+        account.reason = "the client left"
         return True
 
     def _mark_disconnected(self) -> None:
