@@ -209,8 +209,8 @@ def test_a_client_that_left_is_noticed_without_being_waited_for(big: Path) -> No
 
 @pytest.mark.parametrize("storage", Storage)
 def test_every_storage_gives_the_same_bytes(big: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zcresponse.files.opened.storage_behind", lambda fd, stat: storage)
-    monkeypatch.setattr("zcresponse.files.opened._local_folders", {})
+    monkeypatch.setattr("zcresponse.files.places.storage_behind", lambda fd, stat: storage)
+    monkeypatch.setattr("zcresponse.files.places._local_folders", {})
     client = Client()
     fetch(big, client)
     assert b"".join(client.bodies) == big.read_bytes()

@@ -19,7 +19,7 @@ import pytest
 
 from zcresponse import loops
 from zcresponse.errors import NotARegularFileError
-from zcresponse.files import OpenedFile, linux, open_file, open_file_async, opened
+from zcresponse.files import OpenedFile, linux, open_file, open_file_async, opened, places
 from zcresponse.files.linux import Storage
 
 
@@ -32,7 +32,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def learnt_nothing() -> None:
-    for known in (opened._storage_by_device, opened._local_folders, opened._elsewhere):
+    for known in (places._storage_by_device, places._local_folders, places._elsewhere):
         known.clear()
 
 
@@ -328,7 +328,7 @@ def test_a_file_with_another_file_system_mounted_on_it_is_left_to_threads(path: 
     finally:
         subprocess.run(["umount", path], check=True)
     assert len(threads) == 4
-    assert str(path) in opened._elsewhere
+    assert str(path) in places._elsewhere
 
 
 def test_without_openat2_a_thread_opens(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,6 +64,8 @@ def test_cold_bytes_are_none_until_a_thread_has_read_them(file: OpenedFile, offs
     assert reading.read_cached(file, offset, count) is None
     assert not reading.are_cached(file, offset, count)
     assert asyncio.run(reading.read(file, offset, count)) == CONTENT[offset : offset + count]
+    # The kernel may say EAGAIN once more while it is still reading ahead.
+    wait_until(lambda: reading.read_cached(file, offset, count) is not None)
     assert reading.read_cached(file, offset, count) == CONTENT[offset : offset + count]
 
 

@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 
 from zcresponse import loops
 from zcresponse.files import OpenedFile, linux, rooted
-from zcresponse.files.rooted import DirectoryEntry, OpenedDirectory, Root, is_reachable, split_path
+from zcresponse.files.rooted import DirectoryEntry, OpenedDirectory, Root
+from zcresponse.files.urlpaths import is_reachable, split_path
 
 WAYS = ("openat2", "walk", "by name")
 

@@ -14,7 +14,8 @@ from zcresponse.asgi.types import Receive, Scope, Send
 from zcresponse.events import OnTransfer
 from zcresponse.files import OpenedFile
 from zcresponse.files.linux import Storage
-from zcresponse.files.rooted import OpenedDirectory, Root, is_reachable
+from zcresponse.files.rooted import OpenedDirectory, Root
+from zcresponse.files.urlpaths import is_reachable
 from zcresponse.http.request import RequestHead
 from zcresponse.plan import PlanOptions, ResponsePlan, plan_file_response
 from zcresponse.plan.directory import (

@@ -7,7 +7,6 @@ import io
 import os
 import stat as stat_module
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any, BinaryIO, Final, TypeAlias
 
 from zcresponse import loops
 from zcresponse.errors import NotARegularFileError
-from zcresponse.files import linux
+from zcresponse.files import linux, places
 from zcresponse.files.linux import Storage
 
 __all__ = ["FileRegion", "FileSource", "OpenedFile", "open_file", "open_file_async"]
@@ -187,7 +186,7 @@ async def open_file_async(
         fd = _open_cached(path)
         if fd >= 0:
             stat = os.fstat(fd)
-            storage = local_storage(path, stat)
+            storage = places.local_storage(path, stat)
             if storage is not None:
                 return _adopt(fd, path, offset, count, os.close, stat, storage)
             os.close(fd)
@@ -239,7 +238,7 @@ def _adopt(
         if count is not None and offset + count > stat.st_size:
             raise ValueError(f"count: {offset} + {count} lies beyond the file's end at {stat.st_size}")
         if storage is None:
-            storage = storage_behind(fd, stat)
+            storage = places.storage_behind(fd, stat)
     except BaseException:
         if path is not None:
             os.close(fd)
@@ -312,72 +311,9 @@ def _check_readable(fd: int) -> None:
         raise ValueError("path_or_file: the descriptor is not open for reading")
 
 
-# --- Opening on the event loop -----------------------------------------------------------------------------------
-#
-# openat2 with RESOLVE_CACHED answers from the kernel's name cache or says EAGAIN. That is enough on a local file
-# system; on FUSE even a cached open waits for the daemon. So the first open in a folder goes to a thread, which learns
-# what the folder is on, and later ones may be tried on the loop. What was learnt is dropped after a while, because
-# mounts change.
-
-_LEARNT_FOR_S: Final = 30.0
-_REMEMBERED: Final = 4096
-
-_storage_by_device: dict[int, tuple[Storage, float]] = {}
-_local_folders: dict[str | bytes, float] = {}
-_elsewhere: dict[str | bytes, float] = {}
-
-
-def _remember(known: dict[Any, Any], key: object, value: object) -> None:
-    if len(known) >= _REMEMBERED:
-        known.clear()
-    known[key] = value
-
-
-def storage_behind(fd: int, stat: os.stat_result) -> Storage:
-    """Classify the file system that holds `fd`; asks it, which may wait, where that is not known yet."""
-    known = _storage_by_device.get(stat.st_dev)
-    if known is not None and known[1] > time.monotonic():
-        return known[0]
-    storage = linux.storage_of(fd)
-    _remember(_storage_by_device, stat.st_dev, (storage, time.monotonic() + _LEARNT_FOR_S))
-    return storage
-
-
-def local_storage(path: str | bytes, stat: os.stat_result) -> Storage | None:
-    """Return what is known of the local file system that `path` was opened on, by `stat` of its descriptor.
-
-    None: it is not known to be one, so a thread has to open it. Where the name leads to another file system than its
-    folder is on, it will not be opened on the loop again.
-    """
-    known = _storage_by_device.get(stat.st_dev)
-    if known is not None and known[1] <= time.monotonic():
-        return None  # the thread learns it anew
-    if known is not None and known[0] is not Storage.UNKNOWN:
-        return known[0]
-    _remember(_elsewhere, path, float("inf"))
-    return None
-
-
-def learn_folder(path: str | bytes, storage: Storage) -> None:
-    """Keep in mind what the folder of `path` is on."""
-    if storage is not Storage.UNKNOWN:
-        _remember(_local_folders, _folder_of(path), time.monotonic() + _LEARNT_FOR_S)
-
-
-def may_open_at_once(path: str | bytes) -> bool:
-    """Whether `path` may be opened on the loop, from the kernel's name cache."""
-    return (
-        _local_folders.get(_folder_of(path), 0.0) >= time.monotonic() and path not in _elsewhere and linux.has_openat2()
-    )
-
-
-def _folder_of(path: str | bytes) -> str | bytes:
-    return path.rpartition("/")[0] if isinstance(path, str) else path.rpartition(b"/")[0]
-
-
 def _open_cached(path: str | bytes) -> int:
     """Open what needs no wait and return the descriptor, or -1."""
-    if not may_open_at_once(path):
+    if not places.may_open_at_once(path):
         return -1
     try:
         # A link may lead to a file system that waits, so it is left to a thread.
@@ -389,5 +325,5 @@ def _open_cached(path: str | bytes) -> int:
 
 def _open_in_thread(path: str | bytes, offset: int, count: int | None) -> OpenedFile:
     file = open_file(path, offset=offset, count=count)
-    learn_folder(path, file.storage)
+    places.learn_folder(path, file.storage)
     return file

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat as stat_module
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -23,11 +22,12 @@ from types import TracebackType
 from typing import Final, TypeAlias
 
 from zcresponse import loops
-from zcresponse.files import linux, opened
+from zcresponse.files import linux, opened, places
 from zcresponse.files.linux import Storage
 from zcresponse.files.opened import OpenedFile
+from zcresponse.files.urlpaths import is_reachable, not_there, split_path
 
-__all__ = ["DirectoryEntry", "OpenedDirectory", "Root", "is_reachable", "split_path"]
+__all__ = ["DirectoryEntry", "OpenedDirectory", "Root"]
 
 #: The answers of a kernel or file system to a path that leads to nothing which may be served. FreeBSD says EMLINK and
 #: NetBSD EFTYPE where others say ELOOP; EINVAL and EILSEQ come from file systems that cannot hold such a name; ENXIO,
@@ -53,54 +53,8 @@ _MOST_LINKS: Final = 40
 #: How often a lookup is tried again that met a rename.
 _TRIES: Final = 16
 
-# Names that mean a device in every folder of Windows, with any suffix; the digits may be superscripts.
-_WINDOWS_DEVICE: Final = re.compile(
-    r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])(?:[. :].*)?", re.IGNORECASE | re.DOTALL
-)
-# Separators of drives and alternate streams, wildcards, controls; and a dot or blank at the end, which Windows drops.
-_WINDOWS_FORBIDDEN: Final = re.compile(r'[<>:"|?*\x00-\x1f]|[. ]\Z')
-
 #: Opens something relative to a folder that is held, with the flags given.
 _Opener: TypeAlias = Callable[[int], int]
-
-
-def is_reachable(name: str, *, windows: bool = os.name == "nt") -> bool:
-    """Whether an entry of this name can be asked for: one name, and no trap on any system or on this one."""
-    if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
-        return False
-    if windows and (_WINDOWS_DEVICE.fullmatch(name) or _WINDOWS_FORBIDDEN.search(name)):
-        return False
-    try:
-        os.fsencode(name)
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def split_path(url_path: str, *, windows: bool = os.name == "nt") -> tuple[list[str], bool]:
-    """Return the names that lead from a root to what a URL path means, and whether its end asks for a folder.
-
-    Args:
-        url_path: the path, percent-decoded exactly once, as in ASGI's `scope["path"]`; a slash at its beginning is the
-            root's. Bytes that are not UTF-8 may stand in it as `os.fsdecode` writes them.
-        windows: whether the names are to be held against Windows' rules too.
-
-    Raises:
-        FileNotFoundError: a name in it is empty, `.`, `..`, or holds a backslash, NUL or what no file name can hold.
-    """
-    names = url_path.removeprefix("/").split("/")
-    asks_for_folder = False
-    if names[-1] == "":
-        names.pop()
-        asks_for_folder = url_path != ""
-    for name in names:
-        if not is_reachable(name, windows=windows):
-            raise _not_there(url_path)
-    return names, asks_for_folder
-
-
-def _not_there(url_path: str) -> FileNotFoundError:
-    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url_path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +212,7 @@ class Root:
             return self._adopt(self._open(names), url_path, names, asks_for_folder)
         except OSError as error:
             if error.errno in _NOT_THERE:
-                raise _not_there(url_path) from error
+                raise not_there(url_path) from error
             raise
 
     async def lookup_async(self, url_path: str) -> OpenedFile | OpenedDirectory:
@@ -371,9 +325,9 @@ class Root:
             if stat_module.S_ISDIR(stat.st_mode):
                 return OpenedDirectory(fd, stat, self._path_of(names), root=self, names=names)
             if not stat_module.S_ISREG(stat.st_mode) or asks_for_folder:
-                raise _not_there(url_path)
+                raise not_there(url_path)
             if storage is None:
-                storage = opened.storage_behind(fd, stat)
+                storage = places.storage_behind(fd, stat)
             return OpenedFile(fd, stat, storage, path=self._path_of(names))
         except BaseException:
             os.close(fd)
@@ -389,7 +343,7 @@ class Root:
     ) -> OpenedFile | OpenedDirectory | None:
         """Look up what needs no wait; None: a thread has to."""
         path = self._path_of(names)
-        if not _CAN_WALK or not opened.may_open_at_once(path):
+        if not _CAN_WALK or not places.may_open_at_once(path):
             return None
         try:
             root = linux.openat2(self._raw, _FOLDER, linux.RESOLVE_CACHED)
@@ -405,11 +359,11 @@ class Root:
                 os.close(root)
         except OSError as error:
             if error.errno in _SURELY_NOT_THERE or (error.errno == errno.ELOOP and not self.follow_symlinks):
-                raise _not_there(url_path) from error
+                raise not_there(url_path) from error
             return None
         except NotImplementedError:
             return None
-        storage = opened.local_storage(path, os.fstat(fd))
+        storage = places.local_storage(path, os.fstat(fd))
         if storage is None:
             os.close(fd)
             return None
@@ -418,9 +372,9 @@ class Root:
     def _lookup_and_learn(self, url_path: str) -> OpenedFile | OpenedDirectory:
         found = self.lookup(url_path)
         if isinstance(found, OpenedFile):
-            opened.learn_folder(found.path or "", found.storage)
+            places.learn_folder(found.path or "", found.storage)
         elif found.fd >= 0:
-            opened.learn_folder(found.path, opened.storage_behind(found.fd, found.stat))
+            places.learn_folder(found.path, places.storage_behind(found.fd, found.stat))
         return found
 
     # --- by name (Windows) -----------------------------------------------------------------------------------------
@@ -437,17 +391,17 @@ class Root:
         else:
             inside = os.path.normcase(real) == os.path.normcase(path)
         if not inside:
-            raise _not_there(url_path)
+            raise not_there(url_path)
         stat = os.stat(real)
         if stat_module.S_ISDIR(stat.st_mode):
             return OpenedDirectory(-1, stat, path, root=self, names=names)
         if asks_for_folder or not stat_module.S_ISREG(stat.st_mode):
-            raise _not_there(url_path)
+            raise not_there(url_path)
         file = opened.open_file(real)
         try:
             # Once more, for what may have been swapped between the look and the opening.
             if os.path.realpath(path) != real or not os.path.samestat(os.stat(real), os.fstat(file.fd)):
-                raise _not_there(url_path)
+                raise not_there(url_path)
         except BaseException:
             file.close()
             raise

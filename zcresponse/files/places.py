@@ -1,0 +1,72 @@
+"""What is known of the places that files lie in, so that a file can be opened without letting an event loop wait.
+
+`openat2` with RESOLVE_CACHED answers from the kernel's name cache or says EAGAIN. On a local file system that is enough;
+on FUSE even a cached open waits for the daemon. So the first open in a folder goes to a thread, which learns what the
+folder is on, and later ones may be tried on the loop. What was learnt is dropped after a while, because mounts change.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, Final
+
+from zcresponse.files import linux
+from zcresponse.files.linux import Storage
+
+__all__ = ["learn_folder", "local_storage", "may_open_at_once", "storage_behind"]
+
+_LEARNT_FOR_S: Final = 30.0
+_REMEMBERED: Final = 4096
+
+_storage_by_device: dict[int, tuple[Storage, float]] = {}
+_local_folders: dict[str | bytes, float] = {}
+_elsewhere: dict[str | bytes, float] = {}
+
+
+def _remember(known: dict[Any, Any], key: object, value: object) -> None:
+    if len(known) >= _REMEMBERED:
+        known.clear()
+    known[key] = value
+
+
+def storage_behind(fd: int, stat: os.stat_result) -> Storage:
+    """Classify the file system that holds `fd`; asks it, which may wait, where that is not known yet."""
+    known = _storage_by_device.get(stat.st_dev)
+    if known is not None and known[1] > time.monotonic():
+        return known[0]
+    storage = linux.storage_of(fd)
+    _remember(_storage_by_device, stat.st_dev, (storage, time.monotonic() + _LEARNT_FOR_S))
+    return storage
+
+
+def local_storage(path: str | bytes, stat: os.stat_result) -> Storage | None:
+    """Return what is known of the local file system that `path` was opened on, by `stat` of its descriptor.
+
+    None: it is not known to be one, so a thread has to open it. Where the name leads to another file system than its
+    folder is on, it will not be opened on the loop again.
+    """
+    known = _storage_by_device.get(stat.st_dev)
+    if known is not None and known[1] <= time.monotonic():
+        return None  # the thread learns it anew
+    if known is not None and known[0] is not Storage.UNKNOWN:
+        return known[0]
+    _remember(_elsewhere, path, float("inf"))
+    return None
+
+
+def learn_folder(path: str | bytes, storage: Storage) -> None:
+    """Keep in mind what the folder of `path` is on."""
+    if storage is not Storage.UNKNOWN:
+        _remember(_local_folders, _folder_of(path), time.monotonic() + _LEARNT_FOR_S)
+
+
+def may_open_at_once(path: str | bytes) -> bool:
+    """Whether `path` may be opened on the loop, from the kernel's name cache."""
+    return (
+        _local_folders.get(_folder_of(path), 0.0) >= time.monotonic() and path not in _elsewhere and linux.has_openat2()
+    )
+
+
+def _folder_of(path: str | bytes) -> str | bytes:
+    return path.rpartition("/")[0] if isinstance(path, str) else path.rpartition(b"/")[0]
