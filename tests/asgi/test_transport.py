@@ -139,6 +139,17 @@ def test_chunks_grow_while_nothing_waits_and_end_with_the_last_byte(big: Path) -
         taken += size
 
 
+def test_chunks_of_several_bodies_share_what_one_may_have(big: Path) -> None:
+    async def main() -> list[Client]:
+        clients = [Client() for _ in range(3)]
+        await asyncio.gather(*(send_file(scope(), client.receive, client.send, big) for client in clients))
+        return clients
+
+    for client in asyncio.run(main()):
+        assert b"".join(client.bodies) == big.read_bytes()
+        assert 256 * 1024 <= max(map(len, client.bodies)) <= MIB // 2
+
+
 def test_chunks_shrink_when_the_client_makes_us_wait(big: Path) -> None:
     client = Client(waits=lambda total: total > 35 * MIB)
     fetch(big, client)

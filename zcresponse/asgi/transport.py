@@ -23,14 +23,20 @@ __all__ = ["Delivery", "choose_delivery", "deliver", "request_head", "send_file"
 
 #: The first body message of the chunk way, in bytes. A reader that stalls at once costs no more than this.
 FIRST_CHUNK: Final = 64 * 1024
-#: The largest one. Beyond 1 MiB nothing is gained and other requests wait.
+#: The largest ones together, of all bodies that are sent in chunks, and the least that each may grow to. Beyond 1 MiB
+#: nothing is gained, and other requests wait for as long as one takes: with 4 downloads at 1 MiB each their p99 was 1.7
+#: times that behind 64 KiB chunks, at 256 KiB it was the same.
 LARGEST_CHUNK: Final = 1024 * 1024
+CHUNK_SHARE: Final = 256 * 1024
 #: A chunk may grow to one part in this many of what was taken without a wait. The socket buffers of a reader that
 #: stalls hold some megabytes; with 32, what then lies in the server's memory stays below 0.3 MiB.
 GROWTH: Final = 32
 
 #: What one body may send before everything else on the loop gets a turn.
-TURN: Final = 512 * 1024
+TURN: Final = 256 * 1024
+
+# How many bodies are being sent in chunks.
+_chunking = 0
 
 # Names of the fields that plans make, ready for the wire.
 _RAW_NAMES: dict[str, bytes] = {}
@@ -244,9 +250,11 @@ async def _send_chunks(
         await send({"type": "http.response.body", "body": data, "more_body": False})
         sent.bytes = remaining
         return True
+    global _chunking
     size = FIRST_CHUNK
     streak = 0  # bytes that were taken one after another without a wait
     since_turn = 0
+    _chunking += 1
     try:
         async with _departure(receive) as client_left:
             for segment in segments:
@@ -272,7 +280,8 @@ async def _send_chunks(
                         continue
                     streak += length
                     since_turn += length
-                    size = max(FIRST_CHUNK, min(LARGEST_CHUNK, streak // GROWTH))
+                    most = max(CHUNK_SHARE, LARGEST_CHUNK // _chunking)
+                    size = max(FIRST_CHUNK, min(most, streak // GROWTH))
                     if since_turn >= TURN and remaining:
                         # A client as fast as we are never makes `send` wait; others want the loop too.
                         since_turn = 0
@@ -281,6 +290,8 @@ async def _send_chunks(
         if _reports_departure(scope):
             return False
         raise failure.error
+    finally:
+        _chunking -= 1
     return True
 
 

@@ -1,8 +1,9 @@
 """What is known of the places that files lie in, so that a file can be opened without letting an event loop wait.
 
-`openat2` with RESOLVE_CACHED answers from the kernel's name cache or says EAGAIN. On a local file system that is enough;
-on FUSE even a cached open waits for the daemon. So the first open in a folder goes to a thread, which learns what the
-folder is on, and later ones may be tried on the loop. What was learnt is dropped after a while, because mounts change.
+`openat2` with RESOLVE_CACHED answers from the kernel's name cache or says EAGAIN. That is enough on a local file
+system; on FUSE even a cached open waits for the daemon. So the first open in a folder goes to a thread, which learns
+what the folder is on, and later ones may be tried on the loop. What was learnt is dropped after a while, because
+mounts change.
 """
 
 from __future__ import annotations

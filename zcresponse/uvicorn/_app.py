@@ -429,7 +429,9 @@ class _Exchange:
             await cycle.send({"type": "http.response.body", "body": data, "more_body": True})
         finally:
             cycle.transport = transport
-            transport.write(b"".join(buffer.parts))
+            if buffer.parts:
+                # Nothing was written when the client has left; uvloop refuses any write then.
+                transport.write(b"".join(buffer.parts))
 
     def _framing(self, length: int) -> tuple[bytes, bytes]:
         """Account for the body in uvicorn's cycle and return what has to stand before and after it."""
