@@ -32,7 +32,7 @@ class Transfer:
 
     Attributes:
         way: how the bytes travelled, see `Way`.
-        reason: why no better way was taken; empty when there is none.
+        reason: why no better way was taken, or why the body was not completed; empty when there is nothing to tell.
         status: the response's status code.
         bytes_promised: length of the body in bytes, as the response's framing announced it.
         bytes_sent: bytes accepted by the socket or the server; None where the server does not tell.
