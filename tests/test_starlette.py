@@ -171,6 +171,10 @@ def test_a_directory_is_refused(tmp_path: Path) -> None:
         ({"max_age": -1}, "max_age"),
         ({"content_disposition_type": "at tach", "filename": "x"}, "kind"),
         ({"max_age": 1, "no_store": True}, "no_store"),
+        ({"media_type": "text/html\r\nX-Evil: 1"}, "media_type"),
+        ({"etag": 'a"b'}, "etag"),
+        ({"offset": -1}, "offset"),
+        ({"last_modified": "x"}, "last_modified"),
     ],
     ids=str,
 )

@@ -26,6 +26,10 @@ logger: Final = logging.getLogger("zcresponse")
 Way: TypeAlias = Literal["none", "sendfile", "joined", "pathsend", "chunks"]
 
 
+#: The reason of the most common ending.
+CLIENT_LEFT: Final = "the client left"
+
+
 @dataclass(frozen=True, slots=True)
 class Transfer:
     """The account of one response body.

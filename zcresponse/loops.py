@@ -8,37 +8,92 @@ from __future__ import annotations
 
 import asyncio
 import os
+import queue
 import sys
+import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from concurrent.futures import Future
+from typing import Any, Final, TypeVar
 
-__all__ = ["in_thread", "result_of", "running_on_trio", "submit", "turn"]
+__all__ = ["in_thread", "result_of", "running_on_trio", "submit", "submit_with", "turn"]
 
 T = TypeVar("T")
 
 #: More than one slow file system can be stuck at a time; threads are only made when they are needed.
-MAX_THREADS = 32
+MAX_THREADS: Final = 32
 
-_pool: ThreadPoolExecutor | None = None
+
+class _Pool:
+    """Threads that do not keep the process from ending.
+
+    `concurrent.futures.ThreadPoolExecutor` waits for its threads when the interpreter exits; one that is stuck in a
+    file system without an answer would never let it.
+    """
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]] = queue.SimpleQueue()
+        self._idle = threading.Semaphore(0)
+        self._threads = 0
+        self._lock = threading.Lock()
+
+    def submit(self, func: Callable[..., T], args: tuple[Any, ...]) -> Future[T]:
+        future: Future[T] = Future()
+        self._jobs.put((future, func, args))
+        if not self._idle.acquire(blocking=False):
+            with self._lock:
+                if self._threads < MAX_THREADS:
+                    self._threads += 1
+                    threading.Thread(target=self._work, name=f"zcresponse_{self._threads}", daemon=True).start()
+        return future
+
+    def _work(self) -> None:
+        while True:
+            self._do(*self._jobs.get())
+            self._idle.release()
+
+    def _do(self, future: Future[Any], func: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        # A frame of its own, so that no job's result lives on in a thread that waits for the next.
+        if future.set_running_or_notify_cancel():
+            try:
+                result = func(*args)
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+
+_pool = _Pool()
 
 
 def submit(func: Callable[..., T], *args: Any) -> Future[T]:
     """Run `func(*args)` in one of our threads."""
-    global _pool
-    if _pool is None:
-        _pool = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="zcresponse")
-    return _pool.submit(func, *args)
+    return _pool.submit(func, args)
 
 
-def _forget_pool() -> None:
+def submit_with(fd: int, func: Callable[..., T], *args: Any) -> Future[T]:
+    """Run `func(duplicate of fd, *args)` in one of our threads.
+
+    The job may outlive whoever asked for it. Its duplicate is closed in the end, also when the job is cancelled before
+    it began.
+
+    Raises:
+        OSError: no descriptor is left.
+    """
+    duplicate = os.dup(fd)
+    future = submit(func, duplicate, *args)
+    # In the thread that ran it; after a cancellation by another, because closing may wait as well.
+    future.add_done_callback(lambda done: submit(os.close, duplicate) if done.cancelled() else os.close(duplicate))
+    return future
+
+
+def _renew_pool() -> None:
     # The threads of a pool do not live on in a forked child; a server that forks after loading needs a new one.
     global _pool
-    _pool = None
+    _pool = _Pool()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)
+    os.register_at_fork(after_in_child=_renew_pool)
 
 
 def running_on_trio() -> bool:

@@ -15,12 +15,12 @@ from zcresponse.asgi.middleware import ZeroCopyMiddleware
 from zcresponse.asgi.transport import deliver, request_head
 from zcresponse.events import OnTransfer
 from zcresponse.files import open_file_async
-from zcresponse.files.opened import FileSource
-from zcresponse.http.caching import format_cache_control
+from zcresponse.files.opened import FileSource, check_window
 from zcresponse.http.disposition import format_content_disposition
 from zcresponse.http.mediatype import guess_media_type
 from zcresponse.http.request import RequestHead
 from zcresponse.plan import FileOptions, plan_file_response
+from zcresponse.plan.response import check_options, check_value
 
 __all__ = ["ZeroCopyFileResponse", "install"]
 
@@ -71,7 +71,11 @@ class ZeroCopyFileResponse(FileResponse):
         self.path = cast("Any", path)
         self.status_code = status_code
         self.filename = filename
-        self.media_type = media_type or guess_media_type(filename or _name_of(path))
+        if media_type is None:
+            self.media_type = guess_media_type(filename or _name_of(path))
+        else:
+            self.media_type = check_value("media_type", media_type)
+        check_window(offset, count)
         self.background = background
         self.stat_result = None
         self.init_headers(headers)
@@ -79,13 +83,7 @@ class ZeroCopyFileResponse(FileResponse):
             disposition = format_content_disposition(content_disposition_type, filename)
             self.headers.setdefault("content-disposition", disposition)
         if options:
-            cache_control = format_cache_control(
-                max_age=options.get("max_age"),
-                immutable=options.get("immutable", False),
-                private=options.get("private", False),
-                no_cache=options.get("no_cache", False),
-                no_store=options.get("no_store", False),
-            )
+            cache_control = check_options(options)
             if cache_control is not None:
                 self.headers.setdefault("cache-control", cache_control)
         self._offset = offset

@@ -2,41 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-import types
-from collections.abc import AsyncIterator, Generator, Iterable
-from contextlib import asynccontextmanager, nullcontext
-from typing import Any, Final, NamedTuple, Unpack
+from collections.abc import Iterable
+from contextlib import nullcontext
+from typing import NamedTuple, Unpack
 
-from zcresponse import events, loops
+from zcresponse import events
+from zcresponse.asgi.chunks import Count, SendFailed, marking, send_chunks
 from zcresponse.asgi.dialect import KEY, PATHSEND, Offer, Shipment, offer_in
 from zcresponse.asgi.types import Message, Receive, Scope, Send
 from zcresponse.environment import read_switch
-from zcresponse.events import OnTransfer, Transfer, Way
-from zcresponse.files import FileRegion, OpenedFile, open_file_async, reading
+from zcresponse.events import CLIENT_LEFT, OnTransfer, Transfer, Way
+from zcresponse.files import FileRegion, OpenedFile, open_file_async
 from zcresponse.files.opened import FileSource
 from zcresponse.http.request import RequestHead
-from zcresponse.plan import PlanOptions, ResponsePlan, Segment, plan_file_response
+from zcresponse.plan import PlanOptions, ResponsePlan, plan_file_response
 
 __all__ = ["Delivery", "choose_delivery", "deliver", "request_head", "send_file"]
-
-#: The first body message of the chunk way, in bytes. A reader that stalls at once costs no more than this.
-FIRST_CHUNK: Final = 64 * 1024
-#: The largest ones together, of all bodies that are sent in chunks, and the least that each may grow to. Beyond 1 MiB
-#: nothing is gained, and other requests wait for as long as one takes: with 4 downloads at 1 MiB each their p99 was 1.7
-#: times that behind 64 KiB chunks, at 256 KiB it was the same.
-LARGEST_CHUNK: Final = 1024 * 1024
-CHUNK_SHARE: Final = 256 * 1024
-#: A chunk may grow to one part in this many of what was taken without a wait. The socket buffers of a reader that
-#: stalls hold some megabytes; with 32, what then lies in the server's memory stays below 0.3 MiB.
-GROWTH: Final = 32
-
-#: What one body may send before everything else on the loop gets a turn.
-TURN: Final = 256 * 1024
-
-# How many bodies are being sent in chunks.
-_chunking = 0
 
 # Names of the fields that plans make, ready for the wire.
 _RAW_NAMES: dict[str, bytes] = {}
@@ -85,12 +67,22 @@ def choose_delivery(
     (region,) = plan.segments
     if not isinstance(region, FileRegion) or file.path is None:
         return Delivery("chunks", "plain pathsend needs a path, and the file was given open")
+    if not _is_utf8(file.path):
+        return Delivery("chunks", "plain pathsend cannot name the file: its path is not UTF-8")
     if removed_later:
         return Delivery("chunks", "a file that may be removed after sending needs its descriptor")
     whole = region.offset == 0 and region.count == file.stat.st_size
     if not whole and not (isinstance(entry, dict) and entry.get("ranges") is True):
         return Delivery("chunks", "plain pathsend cannot send a part of a file")
     return Delivery("pathsend", "the server opens and moves the file")
+
+
+def _is_utf8(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def request_head(scope: Scope) -> RequestHead:
@@ -175,7 +167,12 @@ async def deliver(
 
     A plan without a file (an error, a redirect, a listing) holds its whole body as bytes.
     """
-    delivery = choose_delivery(scope, plan, file, sendfile=sendfile, removed_later=removed_later)
+    try:
+        delivery = choose_delivery(scope, plan, file, sendfile=sendfile, removed_later=removed_later)
+    except BaseException:
+        if file is not None:
+            file.close()
+        raise
     if delivery.offer is not None and file is not None:
         # Said first: the head is then kept for the file's first write.
         delivery.offer.announced = True
@@ -188,9 +185,10 @@ async def deliver(
         await send({"type": PATHSEND, "path": file.path or "", KEY: Shipment(file, plan.segments, on_transfer)})
         return
     began = time.perf_counter()
-    promised = plan.body_length
-    sent = _Counter()
+    sent = Count()
+    ending = ""
     completed: bool | None = False
+    send = marking(send)
     try:
         with file or nullcontext():
             await send(_start(plan))
@@ -202,22 +200,37 @@ async def deliver(
                 # The server does not say how it went, nor when.
                 completed = None
             else:
-                completed = await _send_chunks(plan.segments, promised, scope, receive, send, sent)
+                completed = await send_chunks(plan.segments, plan.body_length, receive, send, sent)
+                ending = "" if completed else CLIENT_LEFT
+    except SendFailed as failure:
+        if not _reports_departure(scope):
+            ending = str(failure.error)
+            raise failure.error
+        ending = CLIENT_LEFT
+    except BaseException as error:
+        ending = str(error) or type(error).__name__
+        raise
     finally:
         if events.wanted(on_transfer):
             told = completed is not None
             events.report(
                 Transfer(
                     delivery.way,
-                    delivery.reason,
+                    "; ".join(filter(None, (delivery.reason, ending))),
                     plan.status,
-                    promised,
+                    plan.body_length,
                     sent.bytes if told else None,
                     time.perf_counter() - began if told else None,
                     completed,
                 ),
                 on_transfer,
             )
+
+
+def _reports_departure(scope: Scope) -> bool:
+    """Whether an OSError of `send` means that the client has left (ASGI 2.4, "Disconnected Client")."""
+    version = scope.get("asgi", {}).get("spec_version", "2.0")
+    return tuple(map(int, version.split("."))) >= (2, 4)
 
 
 def _start(plan: ResponsePlan) -> Message:
@@ -232,139 +245,3 @@ def _plain_pathsend(plan: ResponsePlan, file: OpenedFile) -> Message:
         message["offset"] = region.offset
         message["count"] = region.count
     return message
-
-
-class _Counter:
-    __slots__ = ("bytes",)
-
-    def __init__(self) -> None:
-        self.bytes = 0
-
-
-async def _send_chunks(
-    segments: Iterable[Segment], remaining: int, scope: Scope, receive: Receive, send: Send, sent: _Counter
-) -> bool:
-    """Send the segments as body messages; return whether all of it was taken, False when the client left."""
-    if remaining <= FIRST_CHUNK:
-        data = b"".join([part async for part in _small(segments)])
-        await send({"type": "http.response.body", "body": data, "more_body": False})
-        sent.bytes = remaining
-        return True
-    global _chunking
-    size = FIRST_CHUNK
-    streak = 0  # bytes that were taken one after another without a wait
-    since_turn = 0
-    _chunking += 1
-    try:
-        async with _departure(receive) as client_left:
-            for segment in segments:
-                position, stop = 0, len(segment)
-                while position < stop:
-                    if size > FIRST_CHUNK and not await _taken_at_once(_body(send, b"")):
-                        # An empty message waits until the server takes more, so that a stalled reader does not hold
-                        # the chunk that would be read next.
-                        size, streak = FIRST_CHUNK, 0
-                    if client_left():
-                        return False
-                    length = min(size, stop - position)
-                    if isinstance(segment, bytes):
-                        data = segment[position : position + length]
-                    else:
-                        data = await reading.read(segment.file, segment.offset + position, length)
-                    position += length
-                    remaining -= length
-                    at_once = await _taken_at_once(_body(send, data, more=remaining > 0))
-                    sent.bytes += length
-                    if not at_once:
-                        size, streak, since_turn = FIRST_CHUNK, 0, 0
-                        continue
-                    streak += length
-                    since_turn += length
-                    most = max(CHUNK_SHARE, LARGEST_CHUNK // _chunking)
-                    size = max(FIRST_CHUNK, min(most, streak // GROWTH))
-                    if since_turn >= TURN and remaining:
-                        # A client as fast as we are never makes `send` wait; others want the loop too.
-                        since_turn = 0
-                        await loops.turn()
-    except _SendFailed as failure:
-        if _reports_departure(scope):
-            return False
-        raise failure.error
-    finally:
-        _chunking -= 1
-    return True
-
-
-class _SendFailed(Exception):
-    def __init__(self, error: OSError) -> None:
-        self.error = error
-
-
-async def _body(send: Send, data: bytes, *, more: bool = True) -> None:
-    try:
-        await send({"type": "http.response.body", "body": data, "more_body": more})
-    except OSError as error:
-        raise _SendFailed(error) from error
-
-
-def _reports_departure(scope: Scope) -> bool:
-    """Whether an OSError of `send` means that the client has left (ASGI 2.4, "Disconnected Client")."""
-    version = scope.get("asgi", {}).get("spec_version", "2.0")
-    return tuple(map(int, version.split("."))) >= (2, 4)
-
-
-async def _small(segments: Iterable[Segment]) -> AsyncIterator[bytes]:
-    for segment in segments:
-        if isinstance(segment, bytes):
-            yield segment
-        else:
-            yield await reading.read(segment.file, segment.offset, segment.count)
-
-
-@types.coroutine
-def _taken_at_once(awaitable: Any) -> Generator[Any, Any, bool]:
-    """Await and return whether it finished without waiting for anything."""
-    steps = awaitable.__await__()
-    try:
-        wish = steps.send(None)
-    except StopIteration:
-        return True
-    while True:
-        try:
-            answer = yield wish
-        except BaseException as error:
-            try:
-                wish = steps.throw(error)
-            except StopIteration:
-                return False
-        else:
-            try:
-                wish = steps.send(answer)
-            except StopIteration:
-                return False
-
-
-@asynccontextmanager
-async def _departure(receive: Receive) -> AsyncIterator[Any]:
-    """Give a function that says whether the client has left.
-
-    A server of ASGI 2.3 and older does not tell a sender that nobody listens; only `receive` does. On trio a task
-    needs a nursery around it, and the servers there let `send` fail instead.
-    """
-    if loops.running_on_trio():
-        yield lambda: False
-        return
-    watcher = asyncio.ensure_future(_until_disconnect(receive))
-    try:
-        yield watcher.done
-    finally:
-        watcher.cancel()
-        # Its outcome is of no interest, but must be seen, or asyncio complains.
-        await asyncio.wait([watcher])
-        if not watcher.cancelled():
-            watcher.exception()
-
-
-async def _until_disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -21,6 +21,7 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from zcresponse.asgi.static import StaticApp
+from zcresponse.files.linux import Storage, storage_of
 from zcresponse.sendfile import AVAILABLE
 from zcresponse.uvicorn import ZeroCopyH11Protocol
 from zcresponse.uvicorn._app import Settings
@@ -112,7 +113,7 @@ def command(
     for option, choice in (("--loop", loop), ("--http", http)):
         if choice in ("uvloop", "httptools") and importlib.util.find_spec(choice) is None:
             raise click.ClickException(f"{option} {choice}: {choice} is not installed")
-    bytes_move = _how_bytes_move()
+    bytes_move = _how_bytes_move(settings["directory"])
     listener = _listen(host, port)
     shown_host = f"[{host}]" if ":" in host else host
     url = f"http://{shown_host}:{listener.getsockname()[1]}/"
@@ -171,7 +172,7 @@ def _checked_app(settings: dict[str, Any], given: str) -> StaticApp:
     return app
 
 
-def _how_bytes_move() -> str:
+def _how_bytes_move(directory: str) -> str:
     settings = Settings.from_environment()
     if not AVAILABLE:
         return "no sendfile on this platform: bytes are read and written"
@@ -179,7 +180,21 @@ def _how_bytes_move() -> str:
         return "no sendfile, ZCRESPONSE_SENDFILE is off: bytes are read and written"
     if not settings.pathsend:
         return "no sendfile, ZCRESPONSE_PATHSEND is off: bytes are read and written"
+    if _storage(directory) is Storage.UNKNOWN:
+        return "no sendfile, this file system may make others wait: bytes are read and written"
     return "sendfile: the kernel moves the bytes"
+
+
+def _storage(directory: str) -> Storage:
+    try:
+        fd = os.open(directory, os.O_RDONLY)
+    except OSError:
+        # Windows opens no directories; where they may be passed through but not read, files tell for themselves.
+        return Storage.UNKNOWN
+    try:
+        return storage_of(fd)
+    finally:
+        os.close(fd)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, BinaryIO, Final, TypeAlias
 
@@ -18,7 +19,7 @@ from zcresponse.errors import NotARegularFileError
 from zcresponse.files import linux, places
 from zcresponse.files.linux import Storage
 
-__all__ = ["FileRegion", "FileSource", "OpenedFile", "open_file", "open_file_async"]
+__all__ = ["FileRegion", "FileSource", "OpenedFile", "check_window", "close_in_thread", "open_file", "open_file_async"]
 
 #: What can be opened: a path, an open binary file, a descriptor, or what `open_file` has returned.
 FileSource: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes] | BinaryIO | int | OpenedFile"
@@ -52,7 +53,7 @@ class OpenedFile:
     (`hand_over`): whoever delivers closes, and a message that is dropped on the way closes it by its finalizer.
     """
 
-    __slots__ = ("_close", "_handed_over", "fd", "offset", "path", "size", "stat", "storage", "windowed")
+    __slots__ = ("_close", "_handed_over", "_keeps", "fd", "offset", "path", "size", "stat", "storage", "windowed")
 
     def __init__(
         self,
@@ -74,6 +75,7 @@ class OpenedFile:
         self.windowed = offset != 0 or count is not None
         self._close = close
         self._handed_over = False
+        self._keeps: object = None  # whose descriptor it is
 
     @property
     def mtime_ns(self) -> int:
@@ -159,7 +161,7 @@ def open_file(
         NotARegularFileError: a directory, FIFO, socket or device. A FIFO is refused without waiting for a writer.
         TypeError, ValueError: an argument that cannot be meant; it is named.
     """
-    _check_window(offset, count)
+    check_window(offset, count)
     if isinstance(path_or_file, OpenedFile):
         return _again(path_or_file, offset, count, closefd)
     if isinstance(path_or_file, str | bytes | os.PathLike):
@@ -172,8 +174,10 @@ def open_file(
         return _adopt(path_or_file, None, offset, count, os.close if closefd else None)
     file: Any = path_or_file
     fd = _descriptor_of(file)
-    # The object is kept alive by the closure: were it collected, its descriptor would be closed under us.
-    return _adopt(fd, None, offset, count, lambda _fd: file.close() if closefd else None)
+    # The object is kept alive: were it collected, its descriptor would be closed under us.
+    adopted = _adopt(fd, None, offset, count, (lambda _fd: file.close()) if closefd else None)
+    adopted._keeps = file
+    return adopted
 
 
 async def open_file_async(
@@ -181,7 +185,7 @@ async def open_file_async(
 ) -> OpenedFile:
     """`open_file` that never lets the event loop wait: what is not cached, or not local, is opened in a thread."""
     if isinstance(path_or_file, str | bytes | os.PathLike):
-        _check_window(offset, count)
+        check_window(offset, count)
         path = os.fspath(path_or_file)
         fd = _open_cached(path)
         if fd >= 0:
@@ -191,10 +195,23 @@ async def open_file_async(
                 return _adopt(fd, path, offset, count, os.close, stat, storage)
             os.close(fd)
         return await loops.in_thread(_open_in_thread, path, offset, count, discard=OpenedFile.close)
+    if not isinstance(path_or_file, OpenedFile):
+        fd = path_or_file if isinstance(path_or_file, int) else _descriptor_of(path_or_file)
+        if fd >= 0 and not places.is_known(os.fstat(fd)):
+            await loops.result_of(loops.submit_with(fd, _learn_storage))
     return open_file(path_or_file, offset=offset, count=count, closefd=closefd)
 
 
-def _check_window(offset: int, count: int | None) -> None:
+def _learn_storage(fd: int) -> None:
+    places.storage_behind(fd, os.fstat(fd))
+
+
+def check_window(offset: int, count: int | None) -> None:
+    """Tell a window that cannot be.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+    """
     if type(offset) is int and offset == 0 and count is None:
         return
     for name, value in (("offset", offset), ("count", count)):
@@ -213,9 +230,11 @@ def _again(file: OpenedFile, offset: int, count: int | None, closefd: bool) -> O
     if closefd:
         return file
     window = (file.offset, file.size) if file.windowed else (0, None)
-    return OpenedFile(
-        file.fd, file.stat, file.storage, path=file.path, offset=window[0], count=window[1], close=lambda _fd: None
+    borrowed = OpenedFile(
+        file.fd, file.stat, file.storage, path=file.path, offset=window[0], count=window[1], close=None
     )
+    borrowed._keeps = file
+    return borrowed
 
 
 def _adopt(
@@ -286,8 +305,10 @@ def reopen(handle: int) -> int:
 
 def _descriptor_of(file: Any) -> int:
     """Return the descriptor behind a binary file object that holds the very bytes which reading it would give."""
-    # tempfile's wrappers keep the real file in `.file`; a SpooledTemporaryFile in `._file`, on disk after rollover().
+    # tempfile's wrappers keep the real file in `.file`; a SpooledTemporaryFile in `._file`, which is on disk once it
+    # has rolled over, and so does an upload that is one.
     inner = getattr(file, "file", file)
+    inner = getattr(inner, "_file", inner)
     raw = getattr(inner, "raw", inner)
     # Not by fileno() alone: a GzipFile has the descriptor of the compressed bytes, a text file decodes.
     if not isinstance(raw, io.FileIO):
@@ -326,4 +347,11 @@ def _open_cached(path: str | bytes) -> int:
 def _open_in_thread(path: str | bytes, offset: int, count: int | None) -> OpenedFile:
     file = open_file(path, offset=offset, count=count)
     places.learn_folder(path, file.storage)
+    return close_in_thread(file)
+
+
+def close_in_thread(file: OpenedFile) -> OpenedFile:
+    """Let a thread close the file where that may wait: FUSE asks its daemon at each close."""
+    if file.storage is Storage.UNKNOWN:
+        file._close = partial(loops.submit, os.close)
     return file

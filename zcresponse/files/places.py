@@ -15,7 +15,7 @@ from typing import Any, Final
 from zcresponse.files import linux
 from zcresponse.files.linux import Storage
 
-__all__ = ["learn_folder", "local_storage", "may_open_at_once", "storage_behind"]
+__all__ = ["is_known", "learn_folder", "local_storage", "may_open_at_once", "storage_behind"]
 
 _LEARNT_FOR_S: Final = 30.0
 _REMEMBERED: Final = 4096
@@ -29,6 +29,12 @@ def _remember(known: dict[Any, Any], key: object, value: object) -> None:
     if len(known) >= _REMEMBERED:
         known.clear()
     known[key] = value
+
+
+def is_known(stat: os.stat_result) -> bool:
+    """Whether the file system of a file is known, so that `storage_behind` need not ask it."""
+    known = _storage_by_device.get(stat.st_dev)
+    return known is not None and known[1] > time.monotonic()
 
 
 def storage_behind(fd: int, stat: os.stat_result) -> Storage:

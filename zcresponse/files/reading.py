@@ -137,22 +137,8 @@ async def read(file: OpenedFile, offset: int, count: int) -> bytes:
 
 
 def submit(file: OpenedFile, job: Callable[..., T], *args: int) -> Future[T]:
-    """Run `job(fd, *args)` in a thread, on a duplicate of the file's descriptor.
-
-    The job may outlive whoever asked for it, and the file with it. The duplicate is closed in the end, also when the
-    job is cancelled before it began.
-
-    Raises:
-        OSError: no descriptor is left.
-    """
-    fd = os.dup(file.fileno())
-    try:
-        future = loops.submit(job, fd, *args)
-    except BaseException:
-        os.close(fd)
-        raise
-    future.add_done_callback(lambda _: os.close(fd))
-    return future
+    """Run `job(fd, *args)` in a thread, on a duplicate of the file's descriptor: it may outlive the file."""
+    return loops.submit_with(file.fileno(), job, *args)
 
 
 def page_in(fd: int, offset: int, count: int, ahead: int) -> None:

@@ -373,6 +373,7 @@ class Root:
         found = self.lookup(url_path)
         if isinstance(found, OpenedFile):
             places.learn_folder(found.path or "", found.storage)
+            opened.close_in_thread(found)
         elif found.fd >= 0:
             places.learn_folder(found.path, places.storage_behind(found.fd, found.stat))
         return found

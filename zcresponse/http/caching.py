@@ -34,6 +34,7 @@ def format_cache_control(
         stale_while_revalidate: Seconds past freshness for which a cache may answer while it asks (RFC 5861).
 
     Raises:
+        TypeError: a number is not an int; delta-seconds have no fraction (RFC 9111 §1.2.2).
         ValueError: a number is negative, or two arguments contradict each other.
     """
     for name, seconds in (
@@ -41,7 +42,11 @@ def format_cache_control(
         ("s_maxage", s_maxage),
         ("stale_while_revalidate", stale_while_revalidate),
     ):
-        if seconds is not None and seconds < 0:
+        if seconds is None:
+            continue
+        if type(seconds) is not int:
+            raise TypeError(f"{name}: an int is needed, not {type(seconds).__name__}")
+        if seconds < 0:
             raise ValueError(f"{name} must be 0 seconds or more, not {seconds}")
 
     given = {

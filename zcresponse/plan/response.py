@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final, TypedDict
 
 from zcresponse.files import OpenedFile
@@ -25,7 +25,7 @@ from zcresponse.http.request import RequestHead
 from zcresponse.plan.multipart import make_boundary, multipart_segments
 from zcresponse.plan.segments import Segment, total_length
 
-__all__ = ["FileOptions", "PlanOptions", "ResponsePlan", "plan_file_response"]
+__all__ = ["FileOptions", "PlanOptions", "ResponsePlan", "check_options", "check_value", "plan_file_response"]
 
 Fields = list[tuple[str, str]]
 
@@ -135,14 +135,21 @@ def plan_file_response(
     if now_ns is None:
         now_ns = time.time_ns()
     now = now_ns // 1_000_000_000
-    kept = [field for field in fields if field[0].lower() not in _ALWAYS_OURS]
-    given = {name.lower(): value for name, value in kept}
+    given: dict[str, str] = {}
+    kept: Fields = []
+    for name, value in fields:
+        if "\n" in value or "\r" in value or "\0" in value:
+            raise ValueError(f"fields: the value of {name} holds a line break or NUL")
+        lower = name.lower()
+        if lower not in _ALWAYS_OURS:
+            given[lower] = value
+            kept.append((name, value))
 
     own: Fields = []
     content_type = given.get("content-type")
     if content_type is None:
         content_type = media_type if media_type is not None else guess_media_type(filename or file.path or "")
-        own.append(("Content-Type", _checked("media_type", content_type)))
+        own.append(("Content-Type", check_value("media_type", content_type)))
     if filename is not None and "content-disposition" not in given:
         own.append(("Content-Disposition", format_content_disposition(disposition, filename)))
     if "cache-control" not in given and (max_age is not None or immutable or private or no_cache or no_store):
@@ -211,8 +218,12 @@ def plan_file_response(
 
 
 def _whole(request: RequestHead, file: OpenedFile, status: int, fields: Fields) -> ResponsePlan:
-    fields = [*fields, ("Content-Length", str(file.size))]
-    return ResponsePlan(status, fields, () if request.method == "HEAD" or file.size == 0 else (file.region(),))
+    if status < 200 or status in (204, 304):
+        # Without content, and a 204 without its length too (RFC 9110 §8.6).
+        return ResponsePlan(status, fields, ())
+    size = 0 if status == 205 else file.size
+    fields = [*fields, ("Content-Length", str(size))]
+    return ResponsePlan(status, fields, () if request.method == "HEAD" or size == 0 else (file.region(),))
 
 
 def _empty(status: int, fields: Fields) -> ResponsePlan:
@@ -224,36 +235,66 @@ def _without(fields: Fields, names: Iterable[str]) -> Fields:
     return [field for field in fields if field[0].lower() not in names]
 
 
+def check_options(options: FileOptions) -> str | None:
+    """Tell a mistake in what a caller says of files before any is sent, and return the Cache-Control it asks for.
+
+    Raises:
+        TypeError, ValueError: an option that cannot be meant, or that contradicts another; it is named.
+    """
+    etag, last_modified = options.get("etag", True), options.get("last_modified", True)
+    if isinstance(etag, str):
+        _own_tag(etag)
+    elif not isinstance(etag, bool):
+        raise TypeError(f"etag: text or a bool is needed, not {type(etag).__name__}")
+    _seconds(last_modified)
+    return format_cache_control(
+        max_age=options.get("max_age"),
+        immutable=options.get("immutable", False),
+        private=options.get("private", False),
+        no_cache=options.get("no_cache", False),
+        no_store=options.get("no_store", False),
+    )
+
+
 def _entity_tag(file: OpenedFile, etag: str | bool, now_ns: int) -> ETag | None:
     if etag is True:
         window = (file.offset, file.size) if file.windowed else None
         return file_etag(size=file.stat.st_size, mtime_ns=file.mtime_ns, now_ns=now_ns, window=window)
     if etag is False:
         return None
-    tag = parse_etag(etag if etag.endswith('"') else f'"{etag}"')
+    return _own_tag(etag)
+
+
+def _own_tag(text: str) -> ETag:
+    tag = parse_etag(text if text.endswith('"') else f'"{text}"')
     if tag is None:
-        raise ValueError(f"etag: {etag!r} cannot be an entity tag (RFC 9110 §8.8.3)")
+        raise ValueError(f"etag: {text!r} cannot be an entity tag (RFC 9110 §8.8.3)")
     return tag
 
 
 def _modified(file: OpenedFile, last_modified: datetime | float | bool, now: int) -> int | None:
     if last_modified is False:
         return None
-    if last_modified is True:
-        seconds = file.mtime_ns // 1_000_000_000
-    elif isinstance(last_modified, datetime):
-        if last_modified.tzinfo is None:
-            from datetime import UTC
-
-            last_modified = last_modified.replace(tzinfo=UTC)
-        seconds = int(last_modified.timestamp())
-    else:
-        seconds = int(last_modified)
+    seconds = file.mtime_ns // 1_000_000_000 if last_modified is True else _seconds(last_modified)
     # A file from the future is given the time of the answer (RFC 9110 §8.8.2.1).
     return max(0, min(seconds, now))
 
 
-def _checked(argument: str, value: str) -> str:
+def _seconds(time_given: datetime | float | bool) -> int:
+    if isinstance(time_given, datetime):
+        return int((time_given if time_given.tzinfo is not None else time_given.replace(tzinfo=UTC)).timestamp())
+    try:
+        return int(time_given)
+    except (OverflowError, ValueError, TypeError):
+        raise ValueError(f"last_modified: {time_given!r} is no time") from None
+
+
+def check_value(argument: str, value: str) -> str:
+    """Return a caller's text for a header field.
+
+    Raises:
+        ValueError: it cannot stand there; `argument` is named.
+    """
     if not value.isprintable() or not value.isascii():
         raise ValueError(f"{argument}: {value!r} cannot stand in a header field")
     return value

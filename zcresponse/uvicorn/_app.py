@@ -20,7 +20,7 @@ from zcresponse.asgi.dialect import KEY, PATHSEND, ZEROCOPYSEND, Offer, Shipment
 from zcresponse.asgi.types import ASGIApp, Message, Receive, Scope, Send
 from zcresponse.environment import read_seconds, read_switch
 from zcresponse.errors import DeliveryError
-from zcresponse.events import Way, logger
+from zcresponse.events import CLIENT_LEFT, Way, logger
 from zcresponse.files import FileRegion, OpenedFile, open_file, open_file_async, reading
 from zcresponse.plan import Segment
 from zcresponse.plan.segments import total_length
@@ -179,6 +179,10 @@ class _Exchange:
             await self._send_descriptor(message)
         elif kind == "http.response.start" and not self._status:
             self._status = message["status"]
+            headers = message.get("headers", ())
+            if not isinstance(headers, list | tuple):
+                # They may be given as an iterator, which can be read but once.
+                message = {**message, "headers": list(headers)}
             self._promised = _content_length(message)
             if self._promised == 0 or self._has_no_body():
                 await self._cycle.send(message)
@@ -377,7 +381,7 @@ class _Exchange:
             finally:
                 account.take(pump, len(before), length)
         except ClientLeft:
-            account.reason = "the client left"
+            account.reason = CLIENT_LEFT
             self._end_connection()
             return False
         except ReaderStalled:
@@ -406,7 +410,7 @@ class _Exchange:
             return False
         # Not a reset: what uvicorn has written may still be on its way.
         self._mark_disconnected()
-        account.reason = "the client left"
+        account.reason = CLIENT_LEFT
         return True
 
     def _mark_disconnected(self) -> None:
