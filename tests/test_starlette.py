@@ -175,6 +175,7 @@ def test_a_directory_is_refused(tmp_path: Path) -> None:
         ({"etag": 'a"b'}, "etag"),
         ({"offset": -1}, "offset"),
         ({"last_modified": "x"}, "last_modified"),
+        ({"headers": {"X-A": "b\r\nEvil: 1"}}, "headers"),
     ],
     ids=str,
 )
@@ -227,10 +228,18 @@ def test_a_file_that_is_not_ours_stays_open(files: Files) -> None:
         assert file.tell() == 17
 
 
-@pytest.mark.parametrize("given", [io.BytesIO(b"x"), 3.5, None], ids=repr)
-def test_what_is_no_file_is_a_type_error(given: Any) -> None:
+@pytest.mark.parametrize("given", [io.BytesIO(b"x"), 3.5, None, {}, True], ids=repr)
+def test_what_is_no_file_is_a_type_error_at_once(given: Any) -> None:
     with pytest.raises(TypeError, match="path_or_file"):
-        TestClient(app_with(lambda: ZeroCopyFileResponse(given))).get("/")
+        ZeroCopyFileResponse(given)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"disposition": "inline"}, {"etagg": 1}, {"on_transfer": 3}, {"etag": 5}], ids=str
+)
+def test_a_word_or_type_that_cannot_be_meant_is_a_type_error_at_once(arguments: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=next(iter(arguments))):
+        ZeroCopyFileResponse("file", **arguments)
 
 
 def test_background_runs_after_the_body_and_may_delete_the_file(

@@ -54,7 +54,7 @@ def test_a_server_without_ranges_takes_whole_files_alone(files: Files, transfers
 def test_stock_responses_are_expanded_too(files: Files, transfers: list[Transfer]) -> None:
     client = TestClient(PathsendServer(app_of(lambda: FileResponse(files.path("data.bin")))))
     assert client.get("/").content == files.content("data.bin")
-    assert transfers == []
+    assert ways(transfers) == [("pathsend", 200, SIZE, True)]
 
 
 def test_a_callable_hears_what_the_recorder_hears(files: Files) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Final
 
 from zcresponse.errors import SettingError
 
-__all__ = ["read_seconds", "read_switch"]
+__all__ = ["Settings", "read_seconds", "read_switch"]
 
 _WORDS: Final = dict.fromkeys("on 1 true yes".split(), True) | dict.fromkeys("off 0 false no".split(), False)
 
@@ -43,3 +44,34 @@ def read_seconds(name: str, *, default: float) -> float:
     if not 0 <= seconds < float("inf"):
         raise SettingError(f"{name}: {text!r} is not a number of seconds")
     return seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How files are sent on uvicorn's connections.
+
+    Attributes:
+        pathsend: offer `http.response.pathsend`. Off for applications with a compressor that drops it.
+        zerocopysend: offer `http.response.zerocopysend` too. Stock middleware swallows or refuses it.
+        sendfile: use sendfile(2); off, files are read instead (and pathsend is not offered).
+        stall_timeout_s: seconds without a byte taken after which a reader is cut; 0: never.
+    """
+
+    pathsend: bool = True
+    zerocopysend: bool = False
+    sendfile: bool = True
+    stall_timeout_s: float = 60.0
+
+    @classmethod
+    def from_environment(cls) -> Settings:
+        """Read `ZCRESPONSE_PATHSEND`, `ZCRESPONSE_ZEROCOPYSEND`, `ZCRESPONSE_SENDFILE`, `ZCRESPONSE_STALL_TIMEOUT`.
+
+        Raises:
+            ValueError: one of them holds what cannot be meant; it is named.
+        """
+        return cls(
+            pathsend=read_switch("ZCRESPONSE_PATHSEND", default=True),
+            zerocopysend=read_switch("ZCRESPONSE_ZEROCOPYSEND", default=False),
+            sendfile=read_switch("ZCRESPONSE_SENDFILE", default=True),
+            stall_timeout_s=read_seconds("ZCRESPONSE_STALL_TIMEOUT", default=60.0),
+        )

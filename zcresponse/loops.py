@@ -7,6 +7,7 @@ descriptor owns a duplicate of it, because a cancelled job runs on.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import queue
 import sys
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Final, TypeVar
 
-__all__ = ["in_thread", "result_of", "running_on_trio", "submit", "submit_with", "turn"]
+__all__ = ["LOCAL", "REMOTE", "Threads", "in_thread", "result_of", "running_on_trio", "submit_with", "turn"]
 
 T = TypeVar("T")
 
@@ -23,28 +24,51 @@ T = TypeVar("T")
 MAX_THREADS: Final = 32
 
 
-class _Pool:
+class Threads:
     """Threads that do not keep the process from ending.
 
     `concurrent.futures.ThreadPoolExecutor` waits for its threads when the interpreter exits; one that is stuck in a
     file system without an answer would never let it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._forget()
+        if hasattr(os, "register_at_fork"):
+            # Threads do not live on in a forked child; a server that forks after loading needs new ones.
+            os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
         self._jobs: queue.SimpleQueue[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]] = queue.SimpleQueue()
         self._idle = threading.Semaphore(0)
-        self._threads = 0
+        self._count = 0
         self._lock = threading.Lock()
 
-    def submit(self, func: Callable[..., T], args: tuple[Any, ...]) -> Future[T]:
+    def submit(self, func: Callable[..., T], *args: Any) -> Future[T]:
+        """Run `func(*args)` in one of the threads.
+
+        Raises:
+            BlockingIOError: there is no thread, and none can be started.
+        """
+        if not self._idle.acquire(blocking=False):
+            self._start()
         future: Future[T] = Future()
         self._jobs.put((future, func, args))
-        if not self._idle.acquire(blocking=False):
-            with self._lock:
-                if self._threads < MAX_THREADS:
-                    self._threads += 1
-                    threading.Thread(target=self._work, name=f"zcresponse_{self._threads}", daemon=True).start()
         return future
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._count >= MAX_THREADS:
+                return
+            thread = threading.Thread(target=self._work, name=f"{self._name}_{self._count}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                # No memory, or too many processes. Where there are threads, the job waits for one of them.
+                if self._count == 0:
+                    raise BlockingIOError(errno.EAGAIN, str(error)) from error
+            else:
+                self._count += 1
 
     def _work(self) -> None:
         while True:
@@ -62,38 +86,37 @@ class _Pool:
                 future.set_result(result)
 
 
-_pool = _Pool()
+#: For files of local file systems, and for those of which nothing is known yet.
+LOCAL: Final = Threads("zcresponse")
+#: For file systems that may not answer at all: threads that are stuck there keep nobody else waiting.
+REMOTE: Final = Threads("zcresponse_remote")
 
 
-def submit(func: Callable[..., T], *args: Any) -> Future[T]:
-    """Run `func(*args)` in one of our threads."""
-    return _pool.submit(func, args)
-
-
-def submit_with(fd: int, func: Callable[..., T], *args: Any) -> Future[T]:
+def submit_with(fd: int, func: Callable[..., T], *args: Any, threads: Threads = LOCAL) -> Future[T]:
     """Run `func(duplicate of fd, *args)` in one of our threads.
 
     The job may outlive whoever asked for it. Its duplicate is closed in the end, also when the job is cancelled before
     it began.
 
     Raises:
-        OSError: no descriptor is left.
+        OSError: no descriptor, or no thread, is left.
     """
     duplicate = os.dup(fd)
-    future = submit(func, duplicate, *args)
-    # In the thread that ran it; after a cancellation by another, because closing may wait as well.
-    future.add_done_callback(lambda done: submit(os.close, duplicate) if done.cancelled() else os.close(duplicate))
+    try:
+        future = threads.submit(func, duplicate, *args)
+    except BaseException:
+        os.close(duplicate)
+        raise
+
+    def close(done: Future[T]) -> None:
+        # In the thread that ran it; after a cancellation in another one, because closing may wait as well.
+        if done.cancelled():
+            threads.submit(os.close, duplicate)
+        else:
+            os.close(duplicate)
+
+    future.add_done_callback(close)
     return future
-
-
-def _renew_pool() -> None:
-    # The threads of a pool do not live on in a forked child; a server that forks after loading needs a new one.
-    global _pool
-    _pool = _Pool()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_pool)
 
 
 def running_on_trio() -> bool:
@@ -107,16 +130,11 @@ def running_on_trio() -> bool:
         return False
 
 
-async def in_thread(func: Callable[..., T], *args: Any, discard: Callable[[T], object] | None = None) -> T:
-    """Await `func(*args)` in one of our threads.
+async def result_of(future: Future[T], *, discard: Callable[[T], object] | None = None) -> T:
+    """Await a job.
 
     When the awaiting task is cancelled the job runs on; `discard` is then called with its result, in its thread.
     """
-    return await result_of(submit(func, *args), discard=discard)
-
-
-async def result_of(future: Future[T], *, discard: Callable[[T], object] | None = None) -> T:
-    """Await a job that was submitted; see `in_thread`."""
     try:
         if running_on_trio():
             import trio
@@ -127,6 +145,11 @@ async def result_of(future: Future[T], *, discard: Callable[[T], object] | None 
         if discard is not None and not future.cancel():
             future.add_done_callback(_Discard(discard))
         raise
+
+
+async def in_thread(func: Callable[..., T], *args: Any) -> T:
+    """Await `func(*args)` in a thread for local files."""
+    return await result_of(LOCAL.submit(func, *args))
 
 
 class _Discard:

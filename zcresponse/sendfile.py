@@ -46,8 +46,7 @@ def send_region(socket_fd: int, file_fd: int, offset: int, count: int) -> int | 
     Raises:
         OSError: with an errno of `CLIENT_GONE` or `NOT_SUPPORTED`, or what reading the file said.
     """
-    while True:
-        try:
-            return os.sendfile(socket_fd, file_fd, offset, min(count, MAX_COUNT))
-        except BlockingIOError:
-            return None
+    try:
+        return os.sendfile(socket_fd, file_fd, offset, min(count, MAX_COUNT))
+    except BlockingIOError:
+        return None

@@ -15,12 +15,12 @@ from zcresponse.asgi.middleware import ZeroCopyMiddleware
 from zcresponse.asgi.transport import deliver, request_head
 from zcresponse.events import OnTransfer
 from zcresponse.files import open_file_async
-from zcresponse.files.opened import FileSource, check_window
+from zcresponse.files.opened import FileSource, check_source, check_window
 from zcresponse.http.disposition import format_content_disposition
 from zcresponse.http.mediatype import guess_media_type
 from zcresponse.http.request import RequestHead
 from zcresponse.plan import FileOptions, plan_file_response
-from zcresponse.plan.response import check_options, check_value
+from zcresponse.plan.response import check_fields, check_options, check_value
 
 __all__ = ["ZeroCopyFileResponse", "install"]
 
@@ -41,11 +41,13 @@ class ZeroCopyFileResponse(FileResponse):
         closefd: for an open file or descriptor: whether it is closed after sending.
         on_transfer: called with a `zcresponse.Transfer` at the end.
         sendfile: False: read and send chunks, whatever the server offers.
-        options: `etag`, `last_modified`, `max_age`, `immutable`, `private`, `no_cache`, `no_store`: see
+        removed_later: whether the file may be deleted once it was sent, so that no server is merely told its path and
+            opens it too late; None: when there is a `background`.
+        options: `etag`, `last_modified`, `max_age`, `immutable`, `private` and the like: see
             `zcresponse.plan.FileOptions`.
 
     Raises:
-        ValueError: an argument that cannot stand in a header; it is named. At once.
+        TypeError, ValueError: an argument that cannot be meant; it is named. At once.
         FileNotFoundError, PermissionError, NotARegularFileError: when called by the server; nothing was sent yet.
     """
 
@@ -65,6 +67,7 @@ class ZeroCopyFileResponse(FileResponse):
         closefd: bool = True,
         on_transfer: OnTransfer | None = None,
         sendfile: bool | None = None,
+        removed_later: bool | None = None,
         **options: Unpack[FileOptions],
     ) -> None:
         # Not super().__init__: it would tell the type from the machine's tables and promise what stat_result says.
@@ -76,8 +79,13 @@ class ZeroCopyFileResponse(FileResponse):
         else:
             self.media_type = check_value("media_type", media_type)
         check_window(offset, count)
+        check_source(path)
+        if on_transfer is not None and not callable(on_transfer):
+            raise TypeError(f"on_transfer: a callable is needed, not {type(on_transfer).__name__}")
         self.background = background
         self.stat_result = None
+        if headers is not None:
+            check_fields(headers.items())
         self.init_headers(headers)
         if filename is not None:
             disposition = format_content_disposition(content_disposition_type, filename)
@@ -91,6 +99,8 @@ class ZeroCopyFileResponse(FileResponse):
         self._closefd = closefd
         self._on_transfer = on_transfer
         self._sendfile = sendfile
+        # The usual background task of a download deletes the file.
+        self._removed_later = background is not None if removed_later is None else removed_later
         self._options = options
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -112,8 +122,7 @@ class ZeroCopyFileResponse(FileResponse):
             send,
             on_transfer=self._on_transfer,
             sendfile=self._sendfile,
-            # The usual background task of a download deletes the file.
-            removed_later=self.background is not None,
+            removed_later=self._removed_later,
         )
         if self.background is not None:
             await self.background()

@@ -56,7 +56,8 @@ class PathsendServer:
         async def expand(message: Message) -> None:
             nonlocal status
             if message["type"] == PATHSEND:
-                await _expand(message, status, send, no_body=scope["method"] == "HEAD")
+                # A plain message was reported by our response already, unless it is somebody else's.
+                await _expand(message, status, send, no_body=scope["method"] == "HEAD", told=not self.ranges)
                 return
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -69,14 +70,14 @@ class PathsendServer:
         await self.app({**scope, "extensions": extensions}, receive, expand)
 
 
-async def _expand(message: Message, status: int, send: Send, *, no_body: bool) -> None:
+async def _expand(message: Message, status: int, send: Send, *, no_body: bool, told: bool) -> None:
     began = time.perf_counter()
     shipment = message.get(KEY)
     if isinstance(shipment, Shipment):
-        file, segments = shipment.file, shipment.segments
+        file, segments, on_transfer = shipment.file, shipment.segments, shipment.on_transfer
     else:
         file = await open_file_async(message["path"], offset=message.get("offset") or 0, count=message.get("count"))
-        segments = (file.region(),)
+        segments, on_transfer = (file.region(),), None
     promised = 0 if no_body else sum(map(len, segments))
     sent = 0
     with file:
@@ -90,12 +91,11 @@ async def _expand(message: Message, status: int, send: Send, *, no_body: bool) -
                 sent += length
                 await send({"type": "http.response.body", "body": data, "more_body": True})
     await send({"type": "http.response.body", "body": b"", "more_body": False})
-    # A plain message was reported by the response, which knows no more than that it was handed over.
-    if isinstance(shipment, Shipment):
+    if not told:
         duration_s = time.perf_counter() - began
         events.report(
             Transfer("pathsend", "expanded by zcresponse.testing", status, promised, sent, duration_s, True),
-            shipment.on_transfer,
+            on_transfer,
         )
 
 

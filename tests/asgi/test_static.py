@@ -114,7 +114,7 @@ def test_transfers_are_told(site: Path) -> None:
     call(PathsendServer(app), "/nothing")
     call(PathsendServer(app), "/data.bin", "HEAD")
     assert [(each.status, each.way, each.reason, each.bytes_sent) for each in seen] == [
-        (200, "chunks", "switched off", 256),
+        (200, "chunks", "switched off by sendfile=False", 256),
         (404, "chunks", "the body is not a file", len("Not found\n")),
         (200, "none", "", 0),
     ]

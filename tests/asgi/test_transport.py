@@ -43,7 +43,7 @@ OFFERS: dict[str, dict[str, Any]] = {
         ("shipments", "", {}, "sendfile", ""),
         ("shipments", "bytes=0-9", {"removed_later": True}, "sendfile", ""),
         ("shipments", "bytes=0-9,20-29", {}, "sendfile", ""),
-        ("shipments", "", {"sendfile": False}, "chunks", "switched off"),
+        ("shipments", "", {"sendfile": False}, "chunks", "switched off by sendfile=False"),
         ("shipments", "bytes=999999-", {}, "none", ""),
     ],
 )

@@ -32,7 +32,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def learnt_nothing() -> None:
-    for known in (places._storage_by_device, places._local_folders, places._elsewhere):
+    for known in (places._storage_by_device, places._local_folders, places._remote_folders, places._elsewhere):
         known.clear()
 
 
@@ -290,14 +290,14 @@ def test_a_leased_file_is_waited_for(path: Path) -> None:
 def threads(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """The jobs that were given to threads."""
     jobs: list[object] = []
-    submit = loops.submit
+    submit = loops.Threads.submit
 
-    def counted(*job: Any) -> Any:
+    def counted(threads: loops.Threads, *job: Any) -> Any:
         if job[0] is not os.close:
             jobs.append(job)
-        return submit(*job)
+        return submit(threads, *job)
 
-    monkeypatch.setattr(loops, "submit", counted)
+    monkeypatch.setattr(loops.Threads, "submit", counted)
     return jobs
 
 

@@ -91,7 +91,7 @@ def test_paging_in_makes_pages_resident_and_closes_its_descriptor(file: OpenedFi
 def test_a_job_that_is_cancelled_before_it_begins_leaves_no_descriptor(file: OpenedFile) -> None:
     before = set(os.listdir("/proc/self/fd"))
     gate = threading.Event()
-    busy = [loops.submit(gate.wait, 10) for _ in range(loops.MAX_THREADS)]
+    busy = [loops.LOCAL.submit(gate.wait, 10) for _ in range(loops.MAX_THREADS)]
     job = reading.submit(file, reading.read_blocking, 0, 10)
     assert job.cancel()
     gate.set()

@@ -812,7 +812,7 @@ def test_a_directory_that_was_handed_over_is_closed_quietly() -> None:
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
 def test_no_lookup_leaves_a_descriptor_open(base: Path, way: str) -> None:
-    loops.submit(int).result()
+    loops.LOCAL.submit(int).result()
     before = len(os.listdir("/proc/self/fd"))
     for follow in (False, True):
         root = Root(base, follow_symlinks=follow)

@@ -32,9 +32,6 @@ TURN: Final = 256 * 1024
 # How many bodies are being sent in chunks.
 _chunking = 0
 
-# How many bodies are being sent in chunks.
-_chunking = 0
-
 
 class Count:
     """How many bytes of a body the server has taken."""

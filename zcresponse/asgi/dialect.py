@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from zcresponse.asgi.types import Scope
-from zcresponse.events import OnTransfer
+from zcresponse.events import OnTransfer, Transfer, report
 from zcresponse.files import OpenedFile
 from zcresponse.plan import Segment
 
@@ -31,14 +31,25 @@ class Offer:
     """What a deliverer puts into the scope of one request: it takes shipments.
 
     Attributes:
-        announced: set by a response just before it sends its shipment, so that the deliverer can tell a message that
+        announced: whether a response has said that its shipment follows, so that the deliverer can tell a message that
             somebody swallowed on the way from an application that sent none.
     """
 
-    __slots__ = ("announced",)
+    __slots__ = ("_on_transfer", "_promised", "_status", "announced")
 
     def __init__(self) -> None:
         self.announced = False
+
+    def announce(self, status: int, promised: int, on_transfer: OnTransfer | None) -> None:
+        """Say that a shipment of `promised` bytes follows."""
+        self.announced = True
+        self._status = status
+        self._promised = promised
+        self._on_transfer = on_transfer
+
+    def report_failure(self, reason: str) -> None:
+        """Tell whoever wants to hear that the announced shipment never reached a deliverer."""
+        report(Transfer("sendfile", reason, self._status, self._promised, 0, None, False), self._on_transfer)
 
 
 class Shipment:

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 
 from zcresponse.asgi.types import ASGIApp, Receive, Scope, Send
+from zcresponse.environment import Settings
 
 __all__ = ["ZeroCopyMiddleware"]
 
@@ -22,12 +23,20 @@ class ZeroCopyMiddleware:
         zerocopysend: offer `http.response.zerocopysend` to it too; None: as `ZCRESPONSE_ZEROCOPYSEND` says, else no.
         stall_timeout_s: seconds without a byte taken after which a reader is cut, 0 for never; None: as
             `ZCRESPONSE_STALL_TIMEOUT` says, else 60.
+
+    Raises:
+        SettingError: a `ZCRESPONSE_` variable holds what cannot be meant.
     """
 
     def __init__(self, app: ASGIApp, *, zerocopysend: bool | None = None, stall_timeout_s: float | None = None) -> None:
         self.app = app
-        self._zerocopysend = zerocopysend
-        self._stall_timeout_s = stall_timeout_s
+        # Read now, so that a mistake in the environment is told when the application is made.
+        settings = Settings.from_environment()
+        if zerocopysend is not None:
+            settings = replace(settings, zerocopysend=zerocopysend)
+        if stall_timeout_s is not None:
+            settings = replace(settings, stall_timeout_s=stall_timeout_s)
+        self._settings = settings
         self._best: ASGIApp | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -36,14 +45,9 @@ class ZeroCopyMiddleware:
     def _choose(self) -> ASGIApp:
         # Only where uvicorn runs is there anything to recognise; elsewhere it need not even be installed.
         if "uvicorn" in sys.modules:
-            from zcresponse.uvicorn._app import FileSender, Settings
+            from zcresponse.uvicorn._app import FileSender
 
-            settings = Settings.from_environment()
-            if self._zerocopysend is not None:
-                settings = replace(settings, zerocopysend=self._zerocopysend)
-            if self._stall_timeout_s is not None:
-                settings = replace(settings, stall_timeout_s=self._stall_timeout_s)
-            self._best = FileSender(self.app, settings)
+            self._best = FileSender(self.app, self._settings)
         else:
             self._best = self.app
         return self._best

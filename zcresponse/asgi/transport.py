@@ -52,16 +52,19 @@ def choose_delivery(
     if file is None:
         return Delivery("chunks", "the body is not a file")
     if sendfile is False:
-        return Delivery("chunks", "switched off")
+        return Delivery("chunks", "switched off by sendfile=False")
     entry = (scope.get("extensions") or {}).get(PATHSEND)
     if entry is None:
+        for switch in ("ZCRESPONSE_SENDFILE", "ZCRESPONSE_PATHSEND"):
+            if not read_switch(switch, default=True):
+                return Delivery("chunks", f"switched off by {switch}")
         return Delivery("chunks", "the server offers no http.response.pathsend")
     offer = offer_in(scope)
     if offer is not None:
         # Whoever made the offer has asked the environment.
         return Delivery("sendfile", "", offer)
     if sendfile is None and not read_switch("ZCRESPONSE_SENDFILE", default=True):
-        return Delivery("chunks", "switched off")
+        return Delivery("chunks", "switched off by ZCRESPONSE_SENDFILE")
     if len(plan.segments) != 1:
         return Delivery("chunks", "plain pathsend cannot send several ranges")
     (region,) = plan.segments
@@ -175,11 +178,12 @@ async def deliver(
         raise
     if delivery.offer is not None and file is not None:
         # Said first: the head is then kept for the file's first write.
-        delivery.offer.announced = True
+        delivery.offer.announce(plan.status, plan.body_length, on_transfer)
         try:
             await send(_start(plan))
-        except BaseException:
+        except BaseException as error:
             file.close()
+            delivery.offer.report_failure(str(error) or type(error).__name__)
             raise
         # From here on the file is the message's: `send` may return, or fail, before or after it was delivered.
         await send({"type": PATHSEND, "path": file.path or "", KEY: Shipment(file, plan.segments, on_transfer)})
@@ -188,19 +192,20 @@ async def deliver(
     sent = Count()
     ending = ""
     completed: bool | None = False
-    send = marking(send)
+    marked = marking(send)
     try:
         with file or nullcontext():
-            await send(_start(plan))
+            await marked(_start(plan))
             if delivery.way == "none":
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                await marked({"type": "http.response.body", "body": b"", "more_body": False})
                 completed = True
             elif delivery.way == "pathsend" and file is not None:
+                # Not marked: an OSError here may be that of the server's own opening of the path.
                 await send(_plain_pathsend(plan, file))
                 # The server does not say how it went, nor when.
                 completed = None
             else:
-                completed = await send_chunks(plan.segments, plan.body_length, receive, send, sent)
+                completed = await send_chunks(plan.segments, plan.body_length, receive, marked, sent)
                 ending = "" if completed else CLIENT_LEFT
     except SendFailed as failure:
         if not _reports_departure(scope):

@@ -21,10 +21,10 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from zcresponse.asgi.static import StaticApp
+from zcresponse.environment import Settings
 from zcresponse.files.linux import Storage, storage_of
 from zcresponse.sendfile import AVAILABLE
 from zcresponse.uvicorn import ZeroCopyH11Protocol
-from zcresponse.uvicorn._app import Settings
 from zcresponse.uvicorn._transfer import reset
 
 __all__ = ["command", "served_app"]

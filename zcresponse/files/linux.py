@@ -13,6 +13,8 @@ import sys
 from enum import Enum
 from typing import Final
 
+from zcresponse.sendfile import AVAILABLE
+
 __all__ = [
     "RESOLVE_BENEATH",
     "RESOLVE_CACHED",
@@ -135,7 +137,8 @@ def openat2(path: bytes, flags: int, resolve: int, *, dir_fd: int = AT_FDCWD) ->
 def storage_of(fd: int) -> Storage:
     """Classify the file system that holds `fd`. May wait on a network file system: call it from a thread."""
     if _libc is None:
-        return Storage.UNKNOWN
+        # Elsewhere nothing tells; where there is sendfile, files are taken to be local, and paged in by threads.
+        return Storage.LOCAL if AVAILABLE else Storage.UNKNOWN
     # f_type is the first member, a word on all but s390x (where the value matches nothing: the careful answer).
     buffer = (ctypes.c_long * 32)()
     if _fstatfs(fd, ctypes.byref(buffer)) != 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import io
 import os
 import stat as stat_module
@@ -19,7 +20,16 @@ from zcresponse.errors import NotARegularFileError
 from zcresponse.files import linux, places
 from zcresponse.files.linux import Storage
 
-__all__ = ["FileRegion", "FileSource", "OpenedFile", "check_window", "close_in_thread", "open_file", "open_file_async"]
+__all__ = [
+    "FileRegion",
+    "FileSource",
+    "OpenedFile",
+    "check_source",
+    "check_window",
+    "close_in_thread",
+    "open_file",
+    "open_file_async",
+]
 
 #: What can be opened: a path, an open binary file, a descriptor, or what `open_file` has returned.
 FileSource: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes] | BinaryIO | int | OpenedFile"
@@ -194,12 +204,23 @@ async def open_file_async(
             if storage is not None:
                 return _adopt(fd, path, offset, count, os.close, stat, storage)
             os.close(fd)
-        return await loops.in_thread(_open_in_thread, path, offset, count, discard=OpenedFile.close)
+        job = places.threads_for(path).submit(_open_in_thread, path, offset, count)
+        return await loops.result_of(job, discard=OpenedFile.close)
     if not isinstance(path_or_file, OpenedFile):
         fd = path_or_file if isinstance(path_or_file, int) else _descriptor_of(path_or_file)
         if fd >= 0 and not places.is_known(os.fstat(fd)):
             await loops.result_of(loops.submit_with(fd, _learn_storage))
     return open_file(path_or_file, offset=offset, count=count, closefd=closefd)
+
+
+def check_source(path_or_file: object) -> None:
+    """Tell what can never be opened, before it is tried.
+
+    Raises:
+        TypeError, ValueError: as `open_file`.
+    """
+    if not isinstance(path_or_file, str | bytes | os.PathLike | int | OpenedFile) or isinstance(path_or_file, bool):
+        _descriptor_of(path_or_file)
 
 
 def _learn_storage(fd: int) -> None:
@@ -310,6 +331,8 @@ def _descriptor_of(file: Any) -> int:
     inner = getattr(file, "file", file)
     inner = getattr(inner, "_file", inner)
     raw = getattr(inner, "raw", inner)
+    if inspect.iscoroutinefunction(getattr(file, "close", None)):
+        raise TypeError(f"path_or_file: {type(file).__name__} is closed by a coroutine; give the plain file inside")
     # Not by fileno() alone: a GzipFile has the descriptor of the compressed bytes, a text file decodes.
     if not isinstance(raw, io.FileIO):
         raise TypeError(
@@ -353,5 +376,5 @@ def _open_in_thread(path: str | bytes, offset: int, count: int | None) -> Opened
 def close_in_thread(file: OpenedFile) -> OpenedFile:
     """Let a thread close the file where that may wait: FUSE asks its daemon at each close."""
     if file.storage is Storage.UNKNOWN:
-        file._close = partial(loops.submit, os.close)
+        file._close = partial(loops.REMOTE.submit, os.close)
     return file

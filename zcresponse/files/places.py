@@ -12,16 +12,18 @@ import os
 import time
 from typing import Any, Final
 
+from zcresponse import loops
 from zcresponse.files import linux
 from zcresponse.files.linux import Storage
 
-__all__ = ["is_known", "learn_folder", "local_storage", "may_open_at_once", "storage_behind"]
+__all__ = ["is_known", "learn_folder", "local_storage", "may_open_at_once", "storage_behind", "threads_for"]
 
 _LEARNT_FOR_S: Final = 30.0
 _REMEMBERED: Final = 4096
 
 _storage_by_device: dict[int, tuple[Storage, float]] = {}
 _local_folders: dict[str | bytes, float] = {}
+_remote_folders: dict[str | bytes, float] = {}
 _elsewhere: dict[str | bytes, float] = {}
 
 
@@ -54,18 +56,25 @@ def local_storage(path: str | bytes, stat: os.stat_result) -> Storage | None:
     folder is on, it will not be opened on the loop again.
     """
     known = _storage_by_device.get(stat.st_dev)
-    if known is not None and known[1] <= time.monotonic():
-        return None  # the thread learns it anew
-    if known is not None and known[0] is not Storage.UNKNOWN:
-        return known[0]
-    _remember(_elsewhere, path, float("inf"))
-    return None
+    if known is None or known[0] is Storage.UNKNOWN:
+        _remember(_elsewhere, path, float("inf"))
+        return None
+    if known[1] < time.monotonic() + _LEARNT_FOR_S / 2:
+        # Still what it was. What is in use never goes back to a thread, all of which may be stuck elsewhere.
+        _remember(_storage_by_device, stat.st_dev, (known[0], time.monotonic() + _LEARNT_FOR_S))
+        _remember(_local_folders, _folder_of(path), time.monotonic() + _LEARNT_FOR_S)
+    return known[0]
 
 
 def learn_folder(path: str | bytes, storage: Storage) -> None:
     """Keep in mind what the folder of `path` is on."""
-    if storage is not Storage.UNKNOWN:
-        _remember(_local_folders, _folder_of(path), time.monotonic() + _LEARNT_FOR_S)
+    folders = _remote_folders if storage is Storage.UNKNOWN else _local_folders
+    _remember(folders, _folder_of(path), time.monotonic() + _LEARNT_FOR_S)
+
+
+def threads_for(path: str | bytes) -> loops.Threads:
+    """Return the threads that shall open `path`."""
+    return loops.REMOTE if _remote_folders.get(_folder_of(path), 0.0) >= time.monotonic() else loops.LOCAL
 
 
 def may_open_at_once(path: str | bytes) -> bool:

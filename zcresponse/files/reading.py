@@ -138,7 +138,8 @@ async def read(file: OpenedFile, offset: int, count: int) -> bytes:
 
 def submit(file: OpenedFile, job: Callable[..., T], *args: int) -> Future[T]:
     """Run `job(fd, *args)` in a thread, on a duplicate of the file's descriptor: it may outlive the file."""
-    return loops.submit_with(file.fileno(), job, *args)
+    threads = loops.REMOTE if file.storage is Storage.UNKNOWN else loops.LOCAL
+    return loops.submit_with(file.fileno(), job, *args, threads=threads)
 
 
 def page_in(fd: int, offset: int, count: int, ahead: int) -> None:

@@ -221,7 +221,8 @@ class Root:
         found = self._lookup_cached(url_path, names, asks_for_folder)
         if found is not None:
             return found
-        return await loops.in_thread(self._lookup_and_learn, url_path, discard=_close)
+        job = places.threads_for(self._path_of(names)).submit(self._lookup_and_learn, url_path)
+        return await loops.result_of(job, discard=_close)
 
     # --- with a descriptor of the root -----------------------------------------------------------------------------
 

@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
-__all__ = ["format_cache_control"]
+from typing import TypedDict
+
+__all__ = ["CacheOptions", "format_cache_control"]
+
+
+class CacheOptions(TypedDict, total=False):
+    """What `format_cache_control` takes, for those who pass it on."""
+
+    max_age: int | None
+    immutable: bool
+    private: bool
+    public: bool
+    no_cache: bool
+    no_store: bool
+    must_revalidate: bool
+    s_maxage: int | None
+    stale_while_revalidate: int | None
 
 
 def format_cache_control(

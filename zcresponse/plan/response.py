@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, TypedDict
+from typing import Final, Unpack, cast
 
 from zcresponse.files import OpenedFile
-from zcresponse.http.caching import format_cache_control
+from zcresponse.http.caching import CacheOptions, format_cache_control
 from zcresponse.http.conditional import Verdict, evaluate_preconditions, range_applies
 from zcresponse.http.dates import format_http_date, parse_http_date
 from zcresponse.http.disposition import format_content_disposition
@@ -25,7 +26,15 @@ from zcresponse.http.request import RequestHead
 from zcresponse.plan.multipart import make_boundary, multipart_segments
 from zcresponse.plan.segments import Segment, total_length
 
-__all__ = ["FileOptions", "PlanOptions", "ResponsePlan", "check_options", "check_value", "plan_file_response"]
+__all__ = [
+    "FileOptions",
+    "PlanOptions",
+    "ResponsePlan",
+    "check_fields",
+    "check_options",
+    "check_value",
+    "plan_file_response",
+]
 
 Fields = list[tuple[str, str]]
 
@@ -36,29 +45,21 @@ _REPRESENTATION: Final = frozenset(
 )
 # What invites a cache to keep the answer; an error is not to be kept in the file's place.
 _CACHING: Final = frozenset(("cache-control", "expires", "etag", "last-modified"))
+# What would end a field before its time.
+_SPLITS: Final = re.compile(r"[\r\n\0]")
 _ALWAYS_OURS: Final = frozenset(("content-length", "content-range"))
 
 
-class FileOptions(TypedDict, total=False):
-    """What a caller may say about any file response, under these names at every door.
+class FileOptions(CacheOptions, total=False):
+    """What a caller may say about any file response, under these names at every door; and `CacheOptions`.
 
     Keys:
         etag: True (default): made from size and modification time; False: none; text: your own, such as a content hash.
         last_modified: True (default): the file's; False: none; or seconds since the epoch, or a datetime (naive: UTC).
-        max_age: seconds that caches may reuse the answer without asking.
-        immutable: the content under this URL never changes.
-        private: only the client's own cache may keep the answer: whenever the view checked who asks.
-        no_cache: caches must ask before each reuse.
-        no_store: caches must not keep the answer.
     """
 
     etag: str | bool
     last_modified: datetime | float | bool
-    max_age: int | None
-    immutable: bool
-    private: bool
-    no_cache: bool
-    no_store: bool
 
 
 class PlanOptions(FileOptions, total=False):
@@ -106,12 +107,8 @@ def plan_file_response(
     disposition: str = "attachment",
     etag: str | bool = True,
     last_modified: datetime | float | bool = True,
-    max_age: int | None = None,
-    immutable: bool = False,
-    private: bool = False,
-    no_cache: bool = False,
-    no_store: bool = False,
     now_ns: int | None = None,
+    **cache: Unpack[CacheOptions],
 ) -> ResponsePlan:
     """Decide the answer to `request` with `file` as the selected representation.
 
@@ -126,6 +123,7 @@ def plan_file_response(
             Cache-Control win over the arguments below; its Content-Length and Content-Range are replaced; everything
             else (cookies, CORS, security) is kept in every answer.
         now_ns: nanoseconds since the epoch; by default the clock's.
+        cache: `CacheOptions`.
 
     Other arguments are described at `PlanOptions`.
 
@@ -137,9 +135,9 @@ def plan_file_response(
     now = now_ns // 1_000_000_000
     given: dict[str, str] = {}
     kept: Fields = []
+    fields = list(fields)
+    check_fields(fields)
     for name, value in fields:
-        if "\n" in value or "\r" in value or "\0" in value:
-            raise ValueError(f"fields: the value of {name} holds a line break or NUL")
         lower = name.lower()
         if lower not in _ALWAYS_OURS:
             given[lower] = value
@@ -152,10 +150,8 @@ def plan_file_response(
         own.append(("Content-Type", check_value("media_type", content_type)))
     if filename is not None and "content-disposition" not in given:
         own.append(("Content-Disposition", format_content_disposition(disposition, filename)))
-    if "cache-control" not in given and (max_age is not None or immutable or private or no_cache or no_store):
-        cache_control = format_cache_control(
-            max_age=max_age, immutable=immutable, private=private, no_cache=no_cache, no_store=no_store
-        )
+    if cache and "cache-control" not in given:
+        cache_control = format_cache_control(**cache)
         if cache_control is not None:
             own.append(("Cache-Control", cache_control))
     if "etag" in given:
@@ -241,19 +237,28 @@ def check_options(options: FileOptions) -> str | None:
     Raises:
         TypeError, ValueError: an option that cannot be meant, or that contradicts another; it is named.
     """
-    etag, last_modified = options.get("etag", True), options.get("last_modified", True)
+    unknown = options.keys() - FileOptions.__optional_keys__
+    if unknown:
+        raise TypeError(f"{', '.join(sorted(unknown))}: no such option")
+    cache = dict(options)
+    etag, last_modified = cache.pop("etag", True), cache.pop("last_modified", True)
     if isinstance(etag, str):
         _own_tag(etag)
     elif not isinstance(etag, bool):
         raise TypeError(f"etag: text or a bool is needed, not {type(etag).__name__}")
-    _seconds(last_modified)
-    return format_cache_control(
-        max_age=options.get("max_age"),
-        immutable=options.get("immutable", False),
-        private=options.get("private", False),
-        no_cache=options.get("no_cache", False),
-        no_store=options.get("no_store", False),
-    )
+    _seconds(cast("datetime | float | bool", last_modified))
+    return format_cache_control(**cast("CacheOptions", cache))
+
+
+def check_fields(fields: Iterable[tuple[str, str]]) -> None:
+    """Tell a caller's field that would not stay one.
+
+    Raises:
+        ValueError: it holds a line break or NUL; it is named.
+    """
+    for name, value in fields:
+        if _SPLITS.search(value) or _SPLITS.search(name):
+            raise ValueError(f"headers: {name!r} or its value holds a line break or NUL")
 
 
 def _entity_tag(file: OpenedFile, etag: str | bool, now_ns: int) -> ETag | None:

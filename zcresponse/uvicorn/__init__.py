@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from zcresponse.uvicorn._app import FileSender, Settings
+from zcresponse.environment import Settings
+from zcresponse.uvicorn._app import FileSender
 
 if TYPE_CHECKING:
     from uvicorn.config import Config

@@ -12,13 +12,12 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from zcresponse import events
 from zcresponse.asgi.dialect import KEY, PATHSEND, ZEROCOPYSEND, Offer, Shipment, extensions_with
 from zcresponse.asgi.types import ASGIApp, Message, Receive, Scope, Send
-from zcresponse.environment import read_seconds, read_switch
+from zcresponse.environment import Settings
 from zcresponse.errors import DeliveryError
 from zcresponse.events import CLIENT_LEFT, Way, logger
 from zcresponse.files import FileRegion, OpenedFile, open_file, open_file_async, reading
@@ -28,42 +27,11 @@ from zcresponse.sendfile import AVAILABLE
 from zcresponse.uvicorn._input import InputHold
 from zcresponse.uvicorn._transfer import ClientLeft, Pump, ReaderStalled, reset
 
-__all__ = ["FileSender", "Settings"]
+__all__ = ["FileSender"]
 
 #: A body up to this size that is cached leaves in one write with its head: one packet instead of two, and at 1 KiB
 #: 0.85 of the processor time. From 64 KiB on nothing is gained.
 JOINED: Final = 32 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How files are served on uvicorn.
-
-    Attributes:
-        pathsend: offer `http.response.pathsend`. Off for applications with a compressor that drops it.
-        zerocopysend: offer `http.response.zerocopysend` too. Stock middleware swallows or refuses it.
-        sendfile: use sendfile(2); off, files are read instead (and pathsend is not offered).
-        stall_timeout_s: seconds without a byte taken after which a reader is cut; 0: never.
-    """
-
-    pathsend: bool = True
-    zerocopysend: bool = False
-    sendfile: bool = True
-    stall_timeout_s: float = 60.0
-
-    @classmethod
-    def from_environment(cls) -> Settings:
-        """Read `ZCRESPONSE_PATHSEND`, `ZCRESPONSE_ZEROCOPYSEND`, `ZCRESPONSE_SENDFILE`, `ZCRESPONSE_STALL_TIMEOUT`.
-
-        Raises:
-            ValueError: one of them holds what cannot be meant; it is named.
-        """
-        return cls(
-            pathsend=read_switch("ZCRESPONSE_PATHSEND", default=True),
-            zerocopysend=read_switch("ZCRESPONSE_ZEROCOPYSEND", default=False),
-            sendfile=read_switch("ZCRESPONSE_SENDFILE", default=True),
-            stall_timeout_s=read_seconds("ZCRESPONSE_STALL_TIMEOUT", default=60.0),
-        )
 
 
 class FileSender:
@@ -199,7 +167,10 @@ class _Exchange:
         error of which the client hears by a 500.
         """
         self._held = start
-        if not self.offer.announced:
+        if self.offer.announced:
+            # The file is on its way, through whatever middleware; but some may send another answer in its place.
+            self._flush = self._loop.call_later(0.05, self._start_soon)
+        else:
             self._flush = self._loop.call_soon(self._start_soon)
 
     def _start_soon(self) -> None:
@@ -242,6 +213,7 @@ class _Exchange:
         if swallowed and not cycle.disconnected and not cycle.response_complete:
             # Nothing can complete the response any more; without its head the client gets uvicorn's 500.
             self.forget_head()
+            self.offer.report_failure("some middleware swallowed the message")
             logger.error(
                 "a file response to %s %s was swallowed: some middleware drops http.response.pathsend messages "
                 "(compressors such as brotli-asgi and zstd-asgi do); set ZCRESPONSE_PATHSEND=off to withhold the "
@@ -313,17 +285,20 @@ class _Exchange:
         if not self._has_no_body() and self._promised not in (None, length):
             raise DeliveryError(f"the file response has {length} bytes, its Content-Length is {self._promised}")
 
-    async def _deliver(self, segments: Sequence[Segment], length: int, on_transfer: events.OnTransfer | None) -> None:
-        """Send the whole body of `length` bytes and end the response."""
+    async def _deliver(
+        self, segments: Sequence[Segment], length: int, on_transfer: events.OnTransfer | None, *, more: bool = False
+    ) -> None:
+        """Send `length` bytes, end the response unless `more` follows, and report."""
         began = time.perf_counter()
         account = _Account()
         completed = False
         try:
             if length:
-                completed = await self._send_segments(segments, length, account, more=False)
+                completed = await self._send_segments(segments, length, account, more=more)
             else:
                 await self._start()
-                await self._end()
+                if not more:
+                    await self._end()
                 completed = True
         finally:
             if events.wanted(on_transfer):
@@ -467,13 +442,8 @@ class _Exchange:
         if offset is None:
             # As sendfile(2) does, by which the extension is defined.
             os.lseek(fd, file.size, os.SEEK_CUR)
-        more = bool(message.get("more_body", False))
-        if file.size and not self._has_no_body():
-            await self._send_segments((file.region(),), file.size, _Account(), more=more)
-        else:
-            await self._start()
-            if not more:
-                await self._end()
+        length = 0 if self._has_no_body() else file.size
+        await self._deliver((file.region(),), length, None, more=bool(message.get("more_body", False)))
 
 
 class _Account:

@@ -172,7 +172,9 @@ class Pump:
         try:
             return self.push(self._transport.get_extra_info("socket").fileno()) is _Next.DONE
         except OSError as error:
-            raise _translated(error) from error
+            if _means_gone(error):
+                raise ClientLeft from error
+            raise
 
     async def run(self, stall_timeout_s: float, input_hold: InputHold) -> None:
         """Send the rest, in turns with everything else on the loop.
@@ -250,11 +252,8 @@ class Pump:
             return
         try:
             then = self.push(self._fd)
-        except OSError as error:
-            self._finish(_translated(error))
-            return
         except BaseException as error:
-            self._finish(error)
+            self._finish(ClientLeft() if _means_gone(error) else error)
             return
         self._mark_busy(then is _Next.TURN)
         if then is _Next.DONE:
@@ -417,11 +416,9 @@ def reset(transport: asyncio.Transport) -> None:
     transport.abort()
 
 
-def _translated(error: OSError) -> BaseException:
-    """Return what an OSError means: that of a socket whose client left is no error."""
-    if isinstance(error, FileTruncatedError) or error.errno not in CLIENT_GONE:
-        return error
-    return ClientLeft()
+def _means_gone(error: BaseException) -> bool:
+    """Whether an error is that of a socket whose client left, which is no fault."""
+    return isinstance(error, OSError) and error.errno in CLIENT_GONE
 
 
 def _write(fd: int, data: memoryview) -> int | None:
