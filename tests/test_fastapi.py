@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from tests.support import servers, temporary
 from tests.support.servers import wait_until
-from tests.support.table import CASES, FILES, Case, Files, check
+from tests.support.table import CASES, DOWNLOAD_NAME, FILES, MAX_AGE, Case, Files, check
 from tests.support.table import Response as Answer
 from zcresponse.starlette import ZeroCopyFileResponse, install
 from zcresponse.testing import PathsendServer, record_transfers
@@ -167,8 +167,6 @@ def test_fields_of_the_injected_response_win_over_the_files_own(files: Files) ->
 
 def table_app(files: Files) -> FastAPI:
     """The table's two views."""
-    from tests.support.table import DOWNLOAD_NAME, MAX_AGE
-
     app = FastAPI()
 
     def plain(name: str) -> ZeroCopyFileResponse:
@@ -395,27 +393,25 @@ def test_install_takes_a_fastapi_application(files: Files) -> None:
         install(app)
 
 
-def test_sub_applications_and_dependencies_with_yield_keep_the_file_open(files: Files) -> None:
-    """An open file that a dependency closes in the end."""
+def opened() -> Iterator[int]:
+    """A dependency: this file, open until the request is over."""
+    descriptor = os.open(__file__, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
-    def opened() -> Iterator[int]:
-        descriptor = os.open(files.path("data.bin"), os.O_RDONLY)
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
 
-    inner = FastAPI()
+@pytest.mark.skipif(not temporary.DEPENDENCIES_OUTLIVE_THE_ANSWER, reason="FastAPI before 0.118 closes them before")
+def test_a_descriptor_may_belong_to_a_dependency_of_a_mounted_application() -> None:
+    inner, outer = FastAPI(), FastAPI()
+    outer.mount("/inner", inner)
 
     @inner.get("/file")
     async def view(descriptor: Annotated[int, Depends(opened)]) -> ZeroCopyFileResponse:
         return ZeroCopyFileResponse(descriptor, closefd=False)
 
-    if not temporary.DEPENDENCIES_OUTLIVE_THE_ANSWER:
-        pytest.skip("this FastAPI closes dependencies before the answer is sent")
-    outer = FastAPI()
-    outer.mount("/inner", inner)
-    assert TestClient(outer).get("/inner/file").content == DATA.content
+    assert TestClient(outer).get("/inner/file").content == Path(__file__).read_bytes()
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="looks into the server through /proc")

@@ -99,8 +99,7 @@ class ZeroCopyFileResponse(FileResponse):
         self._closefd = closefd
         self._on_transfer = on_transfer
         self._sendfile = sendfile
-        # The usual background task of a download deletes the file.
-        self._removed_later = background is not None if removed_later is None else removed_later
+        self._removed_later = removed_later
         self._options = options
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -122,7 +121,8 @@ class ZeroCopyFileResponse(FileResponse):
             send,
             on_transfer=self._on_transfer,
             sendfile=self._sendfile,
-            removed_later=self._removed_later,
+            # The usual background task of a download deletes the file. FastAPI sets one after this was made.
+            removed_later=self.background is not None if self._removed_later is None else self._removed_later,
         )
         if self.background is not None:
             await self.background()

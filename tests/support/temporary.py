@@ -83,7 +83,8 @@ async def dependency(path: FileUntilTheEnd) -> ZeroCopyFileResponse:
 
 
 _told: list[Transfer] = []
-contextlib.ExitStack().enter_context(events.subscribe(_told.append))
+_telling = contextlib.ExitStack()
+_telling.enter_context(events.subscribe(_told.append))
 
 
 @app.get("/transfers")

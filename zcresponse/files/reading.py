@@ -124,11 +124,19 @@ async def read(file: OpenedFile, offset: int, count: int) -> bytes:
 
     Raises:
         FileTruncatedError: the file ends before.
-        OSError: as `os.pread`, or no descriptor was left for the thread's duplicate.
+        OSError: as `os.pread`.
     """
     data = read_cached(file, offset, count)
     if data is None:
-        data = await loops.result_of(submit(file, read_blocking, offset, count))
+        try:
+            job = submit(file, read_blocking, offset, count)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.EAGAIN):
+                raise
+            # No descriptor or thread is left for it: rather wait here than fail.
+            data = read_blocking(file.fileno(), offset, count)
+        else:
+            data = await loops.result_of(job)
     if len(data) < count:
         raise FileTruncatedError(
             f"{file.path or 'the file'} ended at byte {offset + len(data)}, {count - len(data)} before the promised end"

@@ -47,6 +47,8 @@ _REPRESENTATION: Final = frozenset(
 _CACHING: Final = frozenset(("cache-control", "expires", "etag", "last-modified"))
 # What would end a field before its time.
 _SPLITS: Final = re.compile(r"[\r\n\0]")
+# What may stand but once (RFC 9110 §5.3).
+_SINGLE: Final = frozenset(("content-type", "content-disposition", "etag", "last-modified", "accept-ranges"))
 _ALWAYS_OURS: Final = frozenset(("content-length", "content-range"))
 
 
@@ -139,9 +141,13 @@ def plan_file_response(
     check_fields(fields)
     for name, value in fields:
         lower = name.lower()
-        if lower not in _ALWAYS_OURS:
-            given[lower] = value
-            kept.append((name, value))
+        if lower in _ALWAYS_OURS:
+            continue
+        if lower in _SINGLE and lower in given:
+            # Said twice, as by a framework that adds what another part has set: the last word counts.
+            kept = _without(kept, (lower,))
+        given[lower] = value
+        kept.append((name, value))
 
     own: Fields = []
     content_type = given.get("content-type")

@@ -18,7 +18,7 @@ from zcresponse import events
 from zcresponse.asgi.dialect import KEY, PATHSEND, ZEROCOPYSEND, Offer, Shipment, extensions_with
 from zcresponse.asgi.types import ASGIApp, Message, Receive, Scope, Send
 from zcresponse.environment import Settings
-from zcresponse.errors import DeliveryError
+from zcresponse.errors import DeliveryError, FileTruncatedError
 from zcresponse.events import CLIENT_LEFT, Way, logger
 from zcresponse.files import FileRegion, OpenedFile, open_file, open_file_async, reading
 from zcresponse.plan import Segment
@@ -139,6 +139,9 @@ class _Exchange:
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
+        if self._cycle.transport.is_closing() and not self._cycle.response_complete:
+            # uvicorn marks but the newest of pipelined requests, and that a turn later.
+            self._mark_disconnected()
         if self._sending:
             raise DeliveryError(f"{kind!r} was sent while a file was being sent")
         if kind == PATHSEND:
@@ -209,17 +212,17 @@ class _Exchange:
     async def finish(self) -> None:
         """The application has returned."""
         cycle = self._cycle
-        swallowed = self.offer.announced and not self._arrived
-        if swallowed and not cycle.disconnected and not cycle.response_complete:
-            # Nothing can complete the response any more; without its head the client gets uvicorn's 500.
-            self.forget_head()
-            self.offer.report_failure("some middleware swallowed the message")
+        if not self._arrived and not cycle.disconnected and not cycle.response_complete:
+            if self.offer.announced:
+                # Nothing can complete the response any more; without its head the client gets uvicorn's 500.
+                self.forget_head()
+                self.offer.report_failure("some middleware swallowed the message")
             logger.error(
-                "a file response to %s %s was swallowed: some middleware drops http.response.pathsend messages "
-                "(compressors such as brotli-asgi and zstd-asgi do); set ZCRESPONSE_PATHSEND=off to withhold the "
-                "extension",
+                "%s %s was not answered to its end%s; some middleware drops http.response.pathsend messages "
+                "(compressors such as brotli-asgi and zstd-asgi do): ZCRESPONSE_PATHSEND=off withholds the extension",
                 self._method,
                 cycle.scope["path"],
+                ": its file response was swallowed" if self.offer.announced else ", if it was a file",
             )
         await self._start()
         if self._failure is not None:
@@ -334,6 +337,7 @@ class _Exchange:
                 return not self._gone()
         self._sending = True
         delimited = True
+        pump = None
         try:
             await self._start()
             if self._has_left(account):
@@ -364,15 +368,17 @@ class _Exchange:
             logger.info("cut a reader of %s: %s", cycle.scope["path"], account.reason)
             self._end_connection()
             return False
-        except asyncio.CancelledError:
-            account.reason = "the response was cancelled"
-            self._end_connection()
-            raise
-        except OSError as error:
-            account.reason = str(error)
-            # Closed, not reset: what is queued still reaches the client, and the framing shows that something is
-            # missing. Without framing only a reset can show it.
-            if not delimited:
+        except BaseException as error:
+            account.reason = str(error) or type(error).__name__
+            if pump is None:
+                # Nothing of the body is on its way; uvicorn answers as it does without us.
+                pass
+            elif pump.finished or (isinstance(error, FileTruncatedError) and delimited):
+                # Closed, not reset: what is queued still reaches the client, and the framing shows that something is
+                # missing. Without framing only a reset can show it.
+                self._mark_disconnected()
+                cycle.transport.close()
+            else:
                 self._end_connection()
             raise
         finally:

@@ -38,18 +38,25 @@ class InputHold(asyncio.Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Put the protocol back and give it what was kept, unless the connection ends."""
-        if self.lost:
+        """Put the protocol back and give it what was kept, unless the connection ends.
+
+        After an error the connection has to be ended: in a body that was not completed, the bytes of a further answer
+        would be taken for the body's. So the protocol hears no more but that the connection is lost.
+        """
+        if self.lost or kind is not None:
             return
-        self._transport.set_protocol(self._protocol)
-        # After a body that was not completed no further answer may be written: its bytes would be taken for the body's.
-        if kind is not None or self._transport.is_closing():
+        protocol: Any = self._transport.get_protocol()
+        if protocol is self:
+            protocol = self._protocol
+            self._transport.set_protocol(protocol)
+        # Else a handshake that was pipelined behind the file has made it a WebSocket's already.
+        if self._transport.is_closing():
             return
         if self._paused:
             self._transport.resume_reading()
         held, self._held = bytes(self._held), bytearray()
         if held:
-            self._protocol.data_received(held)
+            protocol.data_received(held)
 
     def data_received(self, data: bytes) -> None:
         self._held += data

@@ -155,6 +155,11 @@ class Pump:
                 return _Next.TURN
         return _Next.DONE
 
+    @property
+    def finished(self) -> bool:
+        """Whether the socket has taken everything."""
+        return self._index == len(self._segments)
+
     def _truncated(self, segment: FileRegion) -> FileTruncatedError:
         return FileTruncatedError(
             f"{segment.file.path or 'the file'} ended at byte {segment.offset + self._position}, "
@@ -279,7 +284,15 @@ class Pump:
                 self.reason = self.reason or "the file system may wait: read in a thread"
                 job = reading.submit(segment.file, reading.read_blocking, start, min(left, READ_SIZE))
         except OSError as error:
-            self._finish(error)
+            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.EAGAIN):
+                self._finish(error)
+                return
+            # No descriptor or thread is left for it: rather wait here than fail.
+            if what is _Next.PAGES:
+                self._present_until = start + min(left, TURN)
+                self._resume()
+            else:
+                self._take(reading.read_blocking(segment.file.fileno(), start, min(left, READ_SIZE)))
             return
         self._job = asyncio.wrap_future(job, loop=self._loop)
         self._job.add_done_callback(self._fetched)
@@ -292,7 +305,10 @@ class Pump:
         if error is not None:
             self._finish(error)
             return
-        data = job.result()
+        self._take(job.result())
+
+    def _take(self, data: bytes | None) -> None:
+        """Go on with what was read, or with pages that are there now."""
         if data is not None:
             if not data:
                 segment = self._segments[self._index]
