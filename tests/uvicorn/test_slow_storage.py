@@ -79,6 +79,11 @@ def test_others_are_answered_while_a_file_system_does_not(storage: Storage, loop
         assert "Traceback" not in server.log()
 
 
+def states_of_threads(pid: int) -> list[str]:
+    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return [stat.rpartition(")")[2].split()[0] for stat in stats]
+
+
 def test_a_file_system_that_never_answers_does_not_keep_the_server_from_ending(storage: Storage) -> None:
     with servers.uvicorn(
         "tests.support.doors:bare",
@@ -88,6 +93,7 @@ def test_a_file_system_that_never_answers_does_not_keep_the_server_from_ending(s
     ) as server:
         # Stopped, not gated: a request that its daemon has taken up cannot even be ended by SIGKILL.
         storage.daemon.send_signal(signal.SIGSTOP)
+        wait_until(lambda: set(states_of_threads(storage.daemon.pid)) == {"T"}, what="the daemon to stand still")
         with server.connect() as one, server.connect() as other:
             one.send(format_request("GET", f"/plain/{NAME}"))
             assert other.get("/plain/local.bin").body == LOCAL
