@@ -124,6 +124,25 @@ def test_a_job_waits_for_a_thread_where_no_more_can_be_started(monkeypatch: pyte
     assert waiting.result(10) == 1
 
 
+def test_after_a_want_of_threads_more_are_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = loops.Threads("test_again")
+    gate = threading.Event()
+    busy = threads.submit(gate.wait, 10)
+    with monkeypatch.context() as patch:
+
+        def cannot(thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        patch.setattr(threading.Thread, "start", cannot)
+        waiting = [threads.submit(lambda: 1) for _ in range(50)]
+    gate.set()
+    assert busy.result(10)
+    assert [job.result(10) for job in waiting] == [1] * 50
+    # Eight jobs of which each waits for all the others need eight threads.
+    together = threading.Barrier(8)
+    assert len({job.result(10) for job in [threads.submit(together.wait, 10) for _ in range(8)]}) == 8
+
+
 def test_no_more_threads_are_made_than_allowed() -> None:
     threads = loops.Threads("test_most")
     gate = threading.Event()

@@ -71,9 +71,17 @@ class Threads:
                 self._count += 1
 
     def _work(self) -> None:
+        # The first job is the one that this thread was made for.
+        job = self._jobs.get()
         while True:
-            self._do(*self._jobs.get())
-            self._idle.release()
+            self._do(*job)
+            del job
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                # Only now: a job that waited for want of threads is taken up without anybody having asked for us.
+                self._idle.release()
+                job = self._jobs.get()
 
     def _do(self, future: Future[Any], func: Callable[..., Any], args: tuple[Any, ...]) -> None:
         # A frame of its own, so that no job's result lives on in a thread that waits for the next.
