@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import logging
 import typing
 
@@ -56,3 +57,9 @@ def test_a_listener_that_fails_is_logged_and_the_others_hear(caplog: pytest.LogC
 
 def test_the_ways_are_listed_once() -> None:
     assert typing.get_args(events.Way) == ("none", "sendfile", "joined", "pathsend", "chunks")
+
+
+def test_an_error_is_told_in_words() -> None:
+    assert events.reason_of(OSError(5, "Input/output error")) == "[Errno 5] Input/output error"
+    assert events.reason_of(ZeroDivisionError()) == "ZeroDivisionError"
+    assert events.reason_of(asyncio.CancelledError("by scope 7f41")) == "the response was cancelled"

@@ -53,6 +53,13 @@ class Transfer:
     completed: bool | None
 
 
+def reason_of(error: BaseException) -> str:
+    """Return what an error says of a body that was not completed, in words for `Transfer.reason`."""
+    if type(error).__name__ in ("CancelledError", "Cancelled"):  # asyncio's, trio's
+        return "the response was cancelled"
+    return str(error) or type(error).__name__
+
+
 OnTransfer: TypeAlias = Callable[[Transfer], object]
 
 _subscribers: list[OnTransfer] = []

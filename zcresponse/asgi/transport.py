@@ -183,7 +183,7 @@ async def deliver(
             await send(_start(plan))
         except BaseException as error:
             file.close()
-            delivery.offer.report_failure(str(error) or type(error).__name__)
+            delivery.offer.report_failure(events.reason_of(error))
             raise
         # From here on the file is the message's: `send` may return, or fail, before or after it was delivered.
         await send({"type": PATHSEND, "path": file.path or "", KEY: Shipment(file, plan.segments, on_transfer)})
@@ -209,11 +209,11 @@ async def deliver(
                 ending = "" if completed else CLIENT_LEFT
     except SendFailed as failure:
         if not _reports_departure(scope):
-            ending = str(failure.error)
+            ending = events.reason_of(failure.error)
             raise failure.error
         ending = CLIENT_LEFT
     except BaseException as error:
-        ending = str(error) or type(error).__name__
+        ending = events.reason_of(error)
         raise
     finally:
         if events.wanted(on_transfer):

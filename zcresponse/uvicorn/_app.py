@@ -369,7 +369,7 @@ class _Exchange:
             self._end_connection()
             return False
         except BaseException as error:
-            account.reason = str(error) or type(error).__name__
+            account.reason = events.reason_of(error)
             if pump is None:
                 # Nothing of the body is on its way; uvicorn answers as it does without us.
                 pass
