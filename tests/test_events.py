@@ -33,7 +33,9 @@ def test_subscribers_hear_while_they_are_subscribed() -> None:
     assert heard == own == [DONE]
 
 
-def test_nobody_listening_is_known(caplog: pytest.LogCaptureFixture) -> None:
+def test_nobody_listening_is_known(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Another test's application may listen for as long as the process lives.
+    monkeypatch.setattr(events, "_subscribers", [])
     caplog.set_level(logging.INFO, logger="zcresponse")
     assert not events.wanted(None)
     assert events.wanted(print)
