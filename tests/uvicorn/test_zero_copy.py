@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import starlette
 
 from tests.support.kernel import trace_sendfile
 from tests.support.sites import COMBINATIONS, LARGE, MIDDLE, SMALL, Setup, Site, content, running, vault
@@ -58,7 +59,18 @@ def test_the_kernel_moves_several_ranges(site: Site) -> None:
     assert trace.total_from(vault() / LARGE) == 3_000_003
 
 
-@pytest.mark.parametrize("fields", [(), (("Range", "bytes=5-99999"),), (("Range", "bytes=0-1,50000-90000"),)])
+#: Before 1.0 its multipart bodies are 31 bytes shorter than it promises, on every server.
+STOCK_SENDS_SEVERAL = int(starlette.__version__.split(".")[0]) >= 1
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        (),
+        (("Range", "bytes=5-99999"),),
+        *([(("Range", "bytes=0-1,50000-90000"),)] if STOCK_SENDS_SEVERAL else []),
+    ],
+)
 def test_a_stock_range_is_right_though_it_is_read(site: Site, fields: tuple[tuple[str, str], ...]) -> None:
     with site.unharmed(), site.connect() as connection:
         response = connection.get(f"/stock/{MIDDLE}", *fields)
