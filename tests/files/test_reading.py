@@ -5,7 +5,7 @@ import os
 import random
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -49,6 +49,19 @@ def cache_all_but(file: OpenedFile, start: int, stop: int) -> None:
         os.pread(file.fileno(), 4096, position)
 
 
+def wait_until_cold(file: OpenedFile, looks_cold: Callable[[], bool]) -> None:
+    """Look at dropped pages until they look cold.
+
+    A look that finds nothing makes the kernel read ahead, and what is on its way from the disk is not dropped.
+    """
+
+    def is_cold() -> bool:
+        drop(file)
+        return looks_cold()
+
+    wait_until(is_cold)
+
+
 INTERVALS = [(0, 10), (5, 64 * 1024), (MIB - 1, 2), (0, len(CONTENT)), (len(CONTENT) - 1, 1)]
 
 
@@ -60,9 +73,8 @@ def test_cached_bytes_come_at_once(file: OpenedFile, offset: int, count: int) ->
 
 @pytest.mark.parametrize(("offset", "count"), INTERVALS)
 def test_cold_bytes_are_none_until_a_thread_has_read_them(file: OpenedFile, offset: int, count: int) -> None:
-    drop(file)
-    assert reading.read_cached(file, offset, count) is None
-    assert not reading.are_cached(file, offset, count)
+    wait_until_cold(file, lambda: reading.read_cached(file, offset, count) is None)
+    wait_until_cold(file, lambda: not reading.are_cached(file, offset, count))
     assert asyncio.run(reading.read(file, offset, count)) == CONTENT[offset : offset + count]
     # The kernel may say EAGAIN once more while it is still reading ahead.
     wait_until(lambda: reading.read_cached(file, offset, count) is not None)
@@ -84,7 +96,7 @@ def test_paging_in_makes_pages_resident_and_closes_its_descriptor(file: OpenedFi
     drop(file)
     before = set(os.listdir("/proc/self/fd"))
     reading.submit(file, reading.page_in, 4096, MIB, MIB).result(10)
-    assert reading.are_cached(file, 4096, MIB)
+    wait_until(lambda: reading.are_cached(file, 4096, MIB))
     wait_until(lambda: set(os.listdir("/proc/self/fd")) == before)
 
 
