@@ -136,6 +136,16 @@ def test_garbage_during_a_transfer_is_refused_after_it(site: Site) -> None:
         connection.assert_closed()
 
 
+def test_a_bad_chunk_of_the_request_during_a_transfer_is_not_the_applications_fault(site: Site) -> None:
+    # `unharmed` judges the log: an error of the application would stand in it.
+    with site.unharmed(), site.connect(receive_buffer=64 * 1024) as connection:
+        connection.send(f"POST /file/{HUGE} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+        head = connection.read_head()
+        assert head.status == 200
+        connection.send(b"zz\r\n")
+        assert connection.receive_exactly(head.length or 0) == content(HUGE)
+
+
 def test_garbage_pipelined_with_the_request_is_refused_after_the_answer(site: Site) -> None:
     with site.unharmed(), site.connect() as connection:
         connection.send(format_request("GET", f"/file/{MIDDLE}"))

@@ -6,6 +6,8 @@ import asyncio
 from types import TracebackType
 from typing import Any, Final
 
+from zcresponse.events import logger
+
 __all__ = ["InputHold"]
 
 #: How many bytes of the client's next requests are kept during a transfer before reading is paused.
@@ -56,7 +58,13 @@ class InputHold(asyncio.Protocol):
             self._transport.resume_reading()
         held, self._held = bytes(self._held), bytearray()
         if held:
-            protocol.data_received(held)
+            try:
+                protocol.data_received(held)
+            except Exception:
+                # The answer is complete, and not to blame: uvicorn's h11 protocol fails at a bad chunk of the request's
+                # body that comes behind it.
+                logger.debug("uvicorn could not take what the client sent during a transfer", exc_info=True)
+                self._transport.close()
 
     def data_received(self, data: bytes) -> None:
         self._held += data
