@@ -1,7 +1,4 @@
-"""The system calls that move bytes from a file to a socket inside the kernel, over plain descriptors.
-
-No event loop, no HTTP. Offsets and counts are bytes.
-"""
+"""One sendfile(2) for an event loop, and what its errors mean."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import os
 import sys
 from typing import Final
 
-__all__ = ["AVAILABLE", "CLIENT_GONE", "NOT_SUPPORTED", "send_region"]
+__all__ = ["AVAILABLE", "CLIENT_GONE", "MAX_COUNT", "NOT_SUPPORTED", "send_region"]
 
 #: Whether this platform can send a file to a non-blocking socket in the kernel.
 AVAILABLE: Final = hasattr(os, "sendfile") and sys.platform != "win32"
