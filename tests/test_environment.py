@@ -7,6 +7,7 @@ import pytest
 
 from zcresponse.environment import read_seconds, read_switch
 from zcresponse.errors import SettingError
+from zcresponse.uvicorn import ZeroCopyH11Protocol
 
 NAME = "ZCRESPONSE_TEST"
 
@@ -59,3 +60,12 @@ def test_the_protocol_classes_refuse_to_load_with_a_mistake(name: str, monkeypat
     run = subprocess.run([sys.executable, "-c", "import zcresponse.uvicorn"], capture_output=True, text=True)
     assert run.returncode == 1
     assert f"SettingError: ZCRESPONSE_{name}: 'maybe'" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [("stall_timeout_s", -1, ValueError), ("stall_timeout_s", "60", TypeError), ("sendfile", "off", TypeError)],
+)
+def test_a_protocol_class_cannot_be_made_with_a_mistake(name: str, value: object, error: type[Exception]) -> None:
+    with pytest.raises(error, match=f"^{name}: "):
+        type("Own", (ZeroCopyH11Protocol,), {name: value})

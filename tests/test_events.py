@@ -58,7 +58,15 @@ def test_a_listener_that_fails_is_logged_and_the_others_hear(caplog: pytest.LogC
 
 
 def test_the_ways_are_listed_once() -> None:
-    assert typing.get_args(events.Way) == ("none", "sendfile", "joined", "pathsend", "chunks")
+    assert typing.get_args(events.Way) == (
+        "none",
+        "sendfile",
+        "joined",
+        "pathsend",
+        "file_wrapper",
+        "offload",
+        "chunks",
+    )
 
 
 def test_an_error_is_told_in_words() -> None:

@@ -7,10 +7,11 @@ Loading this package loads no framework and no server. The doors are `zcresponse
 from zcresponse.events import Transfer
 from zcresponse.files import FileRegion, OpenedFile, open_file
 from zcresponse.http.request import RequestHead
-from zcresponse.plan import ResponsePlan, plan_file_response
+from zcresponse.plan import Offload, ResponsePlan, plan_file_response
 
 __all__ = [
     "FileRegion",
+    "Offload",
     "OpenedFile",
     "RequestHead",
     "ResponsePlan",

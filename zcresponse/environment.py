@@ -6,11 +6,17 @@ import os
 from dataclasses import dataclass
 from typing import Final
 
+from zcresponse.arguments import check_seconds, check_switch
 from zcresponse.errors import SettingError
 
-__all__ = ["Settings", "read_seconds", "read_switch"]
+__all__ = ["Settings", "read_seconds", "read_switch", "read_text"]
 
 _WORDS: Final = dict.fromkeys("on 1 true yes".split(), True) | dict.fromkeys("off 0 false no".split(), False)
+
+
+def read_text(name: str) -> str:
+    """Return what the variable holds; unset: nothing."""
+    return os.environ.get(name, "")
 
 
 def read_switch(name: str, *, default: bool) -> bool:
@@ -19,7 +25,7 @@ def read_switch(name: str, *, default: bool) -> bool:
     Raises:
         SettingError: it holds none of on, 1, true, yes, off, 0, false, no (in any case).
     """
-    text = os.environ.get(name)
+    text = read_text(name)
     if not text:
         return default
     try:
@@ -34,7 +40,7 @@ def read_seconds(name: str, *, default: float) -> float:
     Raises:
         SettingError: it is not such a number.
     """
-    text = os.environ.get(name)
+    text = read_text(name)
     if not text:
         return default
     try:
@@ -55,12 +61,20 @@ class Settings:
         zerocopysend: offer `http.response.zerocopysend` too. Stock middleware swallows or refuses it.
         sendfile: use sendfile(2); off, files are read instead (and pathsend is not offered).
         stall_timeout_s: seconds without a byte taken after which a reader is cut; 0: never.
+
+    Raises:
+        TypeError, ValueError: one of them cannot be meant; it is named.
     """
 
     pathsend: bool = True
     zerocopysend: bool = False
     sendfile: bool = True
     stall_timeout_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name in ("pathsend", "zerocopysend", "sendfile"):
+            check_switch(name, getattr(self, name))
+        check_seconds("stall_timeout_s", self.stall_timeout_s)
 
     @classmethod
     def from_environment(cls) -> Settings:

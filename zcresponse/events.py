@@ -22,8 +22,10 @@ logger: Final = logging.getLogger("zcresponse")
 #: - `sendfile`: the kernel moved the bytes from the page cache to the socket, counted
 #: - `joined`: a small cached body left in one write together with the head
 #: - `pathsend`: the server was given a path and moves the bytes as it likes
-#: - `chunks`: the bytes were read and sent as body messages
-Way: TypeAlias = Literal["none", "sendfile", "joined", "pathsend", "chunks"]
+#: - `file_wrapper`: the server was given an open file through `wsgi.file_wrapper` and moves the bytes as it likes
+#: - `offload`: a front server was told to send the file in our place
+#: - `chunks`: the bytes were read and given to the server block by block
+Way: TypeAlias = Literal["none", "sendfile", "joined", "pathsend", "file_wrapper", "offload", "chunks"]
 
 
 #: The reason of the most common ending.
@@ -38,7 +40,8 @@ class Transfer:
         way: how the bytes travelled, see `Way`.
         reason: why no better way was taken, or why the body was not completed; empty when there is nothing to tell.
         status: the response's status code.
-        bytes_promised: length of the body in bytes, as the response's framing announced it.
+        bytes_promised: length of the body in bytes, as the response's framing announced it; of the whole file where a
+            front server sends it.
         bytes_sent: bytes accepted by the socket or the server; None where the server does not tell.
         duration_s: seconds from the hand-over to the end; None where the server does not tell.
         completed: whether all that was promised was accepted; None where the server does not tell.

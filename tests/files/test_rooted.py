@@ -50,7 +50,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
     """A root beside things that must stay out of reach."""
-    root = tmp_path / "root"
+    root = tmp_path / "tree"
     (root / "sub" / "deep").mkdir(parents=True)
     (root / "empty").mkdir()
     (root / "a.txt").write_bytes(b"a")
@@ -62,8 +62,8 @@ def base(tmp_path: Path) -> Path:
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "secret.txt").write_bytes(b"secret")
     # Its path begins like the root's.
-    (tmp_path / "root-2").mkdir()
-    (tmp_path / "root-2" / "secret.txt").write_bytes(b"secret")
+    (tmp_path / "tree-2").mkdir()
+    (tmp_path / "tree-2" / "secret.txt").write_bytes(b"secret")
     if os.name == "posix":
         _make_links(root, tmp_path)
     return root
@@ -79,7 +79,7 @@ def _make_links(root: Path, outside: Path) -> None:
         ("up-up", "sub/../.."),
         ("etc", "/etc"),
         ("slash", "/"),
-        ("sibling", str(outside / "root-2")),
+        ("sibling", str(outside / "tree-2")),
         ("climb-abs", f"{root}/../secret.txt"),
         ("climb-far", "../" * 40 + "etc/passwd"),
         ("loop", "loop"),
@@ -143,8 +143,8 @@ HOSTILE = [
     "/sub/../a.txt",
     "/sub/../../secret.txt",
     "/sub/deep/../../../secret.txt",
-    "/../root/a.txt",
-    "/../root-2/secret.txt",
+    "/../tree/a.txt",
+    "/../tree-2/secret.txt",
     "//",
     "///",
     "//a.txt",
@@ -153,7 +153,7 @@ HOSTILE = [
     "/sub//b.txt",
     "/sub///",
     "/etc/passwd",
-    "/root/a.txt",
+    "/tree/a.txt",
     "/..\\secret.txt",
     "\\",
     "\\..\\secret.txt",
@@ -228,7 +228,7 @@ LINKS_OUT = [
     "/out-dir-abs/secret.txt",
     "/up",
     "/up/secret.txt",
-    "/up/root/a.txt",
+    "/up/tree/a.txt",
     "/up-up/secret.txt",
     "/etc/passwd",
     "/slash/etc/passwd",
@@ -254,7 +254,7 @@ LINKS_OUT = [
 
 # By name only the end of a way is seen, and these end inside.
 FOUND_BY_NAME = {
-    "/up/root/a.txt": "out and in again",
+    "/up/tree/a.txt": "out and in again",
     "/chain-44": "more links than a kernel follows",
 }
 
@@ -314,6 +314,26 @@ def test_a_link_that_stays_inside_is_followed_when_asked(base: Path, way: str, p
 
 
 @posix
+def test_a_link_that_leaves_the_root_is_followed_when_anywhere_is_asked(base: Path, tmp_path: Path, way: str) -> None:
+    far = tmp_path / "far"
+    far.mkdir()
+    (far / "far.txt").write_bytes(b"far")
+    (base / "away").symlink_to(far)
+    (base / "away.txt").symlink_to(far / "far.txt")
+    root = Root(base, follow_symlinks="anywhere")
+    for path in ("/away/far.txt", "/away.txt"):
+        assert read(root.lookup(path)) == read(lookup_on_loop(root, path)) == b"far"
+    for path in ("/away/../a.txt", "/../far/far.txt", "/away/nothing", "/away.txt/"):
+        with pytest.raises(FileNotFoundError):
+            root.lookup(path).close()
+
+
+def test_which_links_are_followed_is_told_in_known_words(base: Path) -> None:
+    with pytest.raises(ValueError, match="follow_symlinks"):
+        Root(base, follow_symlinks="everywhere")  # type: ignore[arg-type]
+
+
+@posix
 @pytest.mark.parametrize("follow", [False, True])
 @pytest.mark.parametrize("path", SPECIAL)
 def test_a_special_file_is_not_there_and_nobody_waits_for_it(base: Path, way: str, path: str, follow: bool) -> None:
@@ -329,6 +349,7 @@ def test_devices_and_magic_links_are_not_there(way: str, path: str) -> None:
             Root("/dev", follow_symlinks=follow).lookup(path).close()
 
 
+# The names are those of proc(5), in every process's directory.
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
 @pytest.mark.parametrize("path", ["/root/etc/passwd", "/cwd/README.md", "/exe", "/fd/0"])
 def test_magic_links_of_proc_are_not_followed(way: str, path: str) -> None:
@@ -439,7 +460,7 @@ def _make_undecodable(base: Path) -> None:
 @posix
 def test_the_root_may_be_a_link_and_is_looked_up_each_time(base: Path, tmp_path: Path, way: str) -> None:
     current = tmp_path / "current"
-    current.symlink_to("root")
+    current.symlink_to("tree")
     root = Root(current)
     assert read(root.lookup("/a.txt")) == b"a"
     new = tmp_path / "new"
@@ -464,7 +485,7 @@ def test_a_new_tree_may_be_renamed_into_place(base: Path, tmp_path: Path, way: s
 
 def test_a_relative_root_stays_where_it_was(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    root = Root("root")
+    root = Root("tree")
     monkeypatch.chdir(base / "sub")
     assert read(root.lookup("/a.txt")) == b"a"
 

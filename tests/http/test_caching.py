@@ -23,7 +23,7 @@ class Options(TypedDict, total=False):
 
 
 def test_the_module_says_what_is_public() -> None:
-    assert caching.__all__ == ["CacheOptions", "format_cache_control"]
+    assert caching.__all__ == ["CacheDirectives", "CacheOptions", "format_cache_control"]
 
 
 @pytest.mark.parametrize(

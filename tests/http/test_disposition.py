@@ -13,7 +13,8 @@ from zcresponse.http.disposition import MAX_NAME_BYTES, format_content_dispositi
 
 
 def test_the_module_says_what_is_public() -> None:
-    assert disposition.__all__ == ["MAX_NAME_BYTES", "format_content_disposition", "reduce_filename"]
+    names = ["MAX_NAME_BYTES", "check_disposition", "format_content_disposition", "reduce_filename"]
+    assert disposition.__all__ == names
 
 
 @pytest.mark.parametrize(

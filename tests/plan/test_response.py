@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.table import CASES, DOWNLOAD_NAME, MAX_AGE, Case, Files, Response, check
+from tests.support.table import CASES, DOWNLOAD_NAME, FILES, MAX_AGE, Case, Files, Response, check, parse_multipart
 from zcresponse import RequestHead, ResponsePlan, open_file, plan_file_response
-from zcresponse.plan import PlanOptions
+from zcresponse.files import MemoryFile
+from zcresponse.plan import PlanOptions, response
 from zcresponse.plan.response import check_options
 
 
@@ -118,6 +119,21 @@ def test_last_modified_is_never_in_the_future_and_a_young_file_has_a_weak_tag(tm
         assert told["Last-Modified"] <= "Sun, 13 Sep 2020 12:26:40 GMT"
 
 
+def test_what_is_added_to_an_answer_is_in_no_other(files: Files) -> None:
+    for _ in range(3):
+        answer = plan(files)
+        assert "Set-Cookie" not in dict(answer.fields)
+        answer.fields.append(("Set-Cookie", "session=1"))
+
+
+def test_a_callers_pairs_may_be_lists(files: Files) -> None:
+    for request in (RequestHead("GET"), RequestHead("GET", range="bytes=0-0")):
+        pairs: Any = [["X-Own", "1"]]
+        with open_file(files.path("data.bin")) as file:
+            answer = plan_file_response(request, file, fields=pairs)
+        assert answer.fields[0] == ("X-Own", "1")
+
+
 def test_boundaries_differ_and_cannot_be_guessed(files: Files) -> None:
     def boundary() -> str:
         with open_file(files.path("data.bin")) as file:
@@ -127,3 +143,103 @@ def test_boundaries_differ_and_cannot_be_guessed(files: Files) -> None:
     boundaries = {boundary() for _ in range(50)}
     assert len(boundaries) == 50
     assert min(map(len, boundaries)) >= 32
+
+
+# --- content in memory ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_plan_answers_the_table_for_content_in_memory(case: Case, files: Files) -> None:
+    known = FILES[case.file]
+    options: PlanOptions = {"media_type": known.media_type, "etag": known.etag, "last_modified": known.mtime}
+    if case.dressed:
+        options |= {"filename": DOWNLOAD_NAME, "max_age": MAX_AGE}
+    answer = plan_file_response(RequestHead.from_fields(case.method, case.fields), MemoryFile(known.content), **options)
+    body = b"".join(segment for segment in answer.segments if isinstance(segment, bytes))
+    check(case, Response.of(answer.status, answer.fields, body), files)
+    assert answer.body_length == len(body)
+
+
+def in_memory(window: tuple[int, int | None] = (0, None), **request: Any) -> tuple[ResponsePlan, bytes]:
+    offset, count = window
+    file = MemoryFile(b"0123456789", offset=offset, count=count)
+    answer = plan_file_response(RequestHead("GET", **request), file)
+    return answer, b"".join(segment for segment in answer.segments if isinstance(segment, bytes))
+
+
+@pytest.mark.parametrize(
+    ("request_fields", "status"),
+    [
+        ({}, 200),
+        # It exists, whatever it is.
+        ({"if_none_match": "*"}, 304),
+        ({"if_match": "*"}, 200),
+        # It is none of those that the client has.
+        ({"if_none_match": '"a"'}, 200),
+        ({"if_match": '"a"'}, 412),
+        # Nobody knows when it changed.
+        ({"if_modified_since": "Sun, 13 Sep 2020 12:26:40 GMT"}, 200),
+        ({"if_unmodified_since": "Sun, 13 Sep 2020 12:26:40 GMT"}, 200),
+        ({"range": "bytes=2-4"}, 206),
+        ({"range": "bytes=10-"}, 416),
+        # It cannot be told to be the same as before.
+        ({"range": "bytes=2-4", "if_range": '"a"'}, 200),
+        ({"range": "bytes=2-4", "if_range": "Sun, 13 Sep 2020 12:26:40 GMT"}, 200),
+    ],
+    ids=str,
+)
+def test_content_in_memory_has_no_validators_of_its_own(request_fields: Any, status: int) -> None:
+    answer, body = in_memory(**request_fields)
+    assert answer.status == status
+    assert not {"ETag", "Last-Modified"} & {name for name, _ in answer.fields}
+    assert body == {200: b"0123456789", 206: b"234"}.get(status, b"")
+
+
+@pytest.mark.parametrize(
+    ("window", "wanted", "content_range", "body"),
+    [
+        ((3, None), None, None, b"3456789"),
+        ((3, 4), None, None, b"3456"),
+        ((3, 4), "bytes=0-1", "bytes 0-1/4", b"34"),
+        ((3, 4), "bytes=-1", "bytes 3-3/4", b"6"),
+        ((3, 4), "bytes=2-99", "bytes 2-3/4", b"56"),
+        ((3, 4), "bytes=4-", "bytes */4", b""),
+        ((10, None), None, None, b""),
+        ((0, 0), "bytes=0-", "bytes */0", b""),
+    ],
+)
+def test_a_window_of_content_in_memory_is_content_of_its_own(
+    window: tuple[int, int | None], wanted: str | None, content_range: str | None, body: bytes
+) -> None:
+    answer, got = in_memory(window, range=wanted)
+    assert got == body
+    assert dict(answer.fields).get("Content-Range") == content_range
+    assert dict(answer.fields)["Content-Length"] == str(len(body))
+
+
+def test_several_ranges_of_content_in_memory_are_parts() -> None:
+    answer, body = in_memory((2, 6), range="bytes=0-0,3-")
+    parts = parse_multipart(dict(answer.fields)["Content-Type"], body)
+    assert [(part.start, part.stop, part.size, part.data) for part in parts] == [(0, 1, 6, b"2"), (3, 6, 6, b"567")]
+
+
+@pytest.mark.parametrize(
+    ("filename", "media_type"), [(None, "application/octet-stream"), ("a.html", "text/html; charset=utf-8")]
+)
+def test_only_a_name_tells_the_type_of_content_in_memory(filename: str | None, media_type: str) -> None:
+    answer = plan_file_response(RequestHead("GET"), MemoryFile(b"x"), filename=filename)
+    assert dict(answer.fields)["Content-Type"] == media_type
+
+
+def test_an_answer_with_a_cookie_is_not_kept(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    os.utime(path, (1_500_000_000, 1_500_000_000))
+    with open_file(path) as file:
+        before = dict(response._known)
+        for number in range(3):
+            plan = plan_file_response(RequestHead("GET"), file, fields=[("set-cookie", f"client={number}")])
+            assert ("set-cookie", f"client={number}") in plan.fields
+        assert response._known == before
+        plan_file_response(RequestHead("GET"), file)
+        assert len(response._known) == len(before) + 1

@@ -11,7 +11,7 @@ import errno
 import os
 import sys
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 from zcresponse.sendfile import AVAILABLE
 
@@ -32,7 +32,7 @@ RESOLVE_NO_SYMLINKS: Final = 0x04
 RESOLVE_BENEATH: Final = 0x08
 RESOLVE_CACHED: Final = 0x20
 
-_SYS_OPENAT2: Final = 437  # the same number on every architecture but alpha
+_SYS_OPENAT2: Final = ctypes.c_long(437)  # the same number on every architecture but alpha
 AT_FDCWD: Final = -100
 
 
@@ -74,13 +74,15 @@ _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 _openat2_missing = _libc is None
 
 if _libc is not None:
+    # Without argtypes, which would convert each argument anew: half a microsecond of three.
     _syscall = _libc.syscall
     _syscall.restype = ctypes.c_long
-    _syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.POINTER(_OpenHow), ctypes.c_size_t)
     _fstatfs = _libc.fstatfs
     _fstatfs.argtypes = (ctypes.c_int, ctypes.c_void_p)
 
-_hows: dict[tuple[int, int], _OpenHow] = {}
+# Ready for C: pointers to what was asked for before.
+_hows: dict[tuple[int, int], Any] = {}
+_HOW_SIZE: Final = ctypes.c_size_t(ctypes.sizeof(_OpenHow))
 
 
 # EPERM: an old container runtime's seccomp filter refuses calls that it does not know. EINVAL: the kernel has the call
@@ -92,7 +94,7 @@ _MAYBE_REFUSED: Final = frozenset((errno.ENOSYS, errno.EPERM, errno.EINVAL, errn
 def _works(resolve: int) -> bool:
     """Whether `openat2` takes these RESOLVE_ rules for a directory that is surely there."""
     how = _OpenHow(getattr(os, "O_PATH", 0) | os.O_CLOEXEC, 0, resolve)
-    fd = _syscall(_SYS_OPENAT2, AT_FDCWD, b".", how, 24)
+    fd = _syscall(_SYS_OPENAT2, AT_FDCWD, b".", ctypes.byref(how), _HOW_SIZE)
     if fd >= 0:
         os.close(fd)
         return True
@@ -120,9 +122,9 @@ def openat2(path: bytes, flags: int, resolve: int, *, dir_fd: int = AT_FDCWD) ->
         raise ValueError("embedded null byte")
     how = _hows.get((flags, resolve))
     if how is None:
-        how = _hows[flags, resolve] = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
+        how = _hows[flags, resolve] = ctypes.byref(_OpenHow(flags | os.O_CLOEXEC, 0, resolve))
     while True:
-        fd = _syscall(_SYS_OPENAT2, dir_fd, path, how, 24)
+        fd = _syscall(_SYS_OPENAT2, dir_fd, path, how, _HOW_SIZE)
         if fd >= 0:
             return int(fd)
         code = ctypes.get_errno()

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import errno
 import inspect
-import io
 import os
 import stat as stat_module
 import sys
+import tempfile
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, BinaryIO, Final, TypeAlias
+from typing import Any, BinaryIO, Final, NoReturn, TypeAlias, cast
 
 from zcresponse import loops
 from zcresponse.errors import NotARegularFileError
 from zcresponse.files import linux, places
 from zcresponse.files.linux import Storage
+from zcresponse.sendfile.sources import flush, real_file
 
 __all__ = [
     "FileRegion",
@@ -27,8 +29,11 @@ __all__ = [
     "check_source",
     "check_window",
     "close_in_thread",
+    "open_and_learn",
+    "open_at_once",
     "open_file",
     "open_file_async",
+    "path_to",
 ]
 
 #: What can be opened: a path, an open binary file, a descriptor, or what `open_file` has returned.
@@ -45,6 +50,10 @@ READ_FLAGS: Final = (
 )
 
 
+#: Who writes to a file writes again within this time, in nanoseconds; file systems keep times to 2 s at the coarsest.
+_SETTLED_NS: Final = 2_000_000_000
+
+
 class OpenedFile:
     """A regular file held by one descriptor, or a window of it.
 
@@ -58,12 +67,13 @@ class OpenedFile:
         size: bytes in the window (of the whole file by default).
         windowed: whether `offset` or `count` was asked for.
         storage: what is known of the file system (internal).
+        exclusive: whether the descriptor was opened here for this file alone, so that its position is nobody else's.
 
     Closing is the holder's duty, by `close()` or `with`. When the file rides in a message its ownership rides along
     (`hand_over`): whoever delivers closes, and a message that is dropped on the way closes it by its finalizer.
     """
 
-    __slots__ = ("_close", "_handed_over", "_keeps", "fd", "offset", "path", "size", "stat", "storage", "windowed")
+    __slots__ = ("_close", "_handed_over", "exclusive", "fd", "offset", "path", "size", "stat", "storage", "windowed")
 
     def __init__(
         self,
@@ -75,6 +85,7 @@ class OpenedFile:
         offset: int = 0,
         count: int | None = None,
         close: Callable[[int], object] | None = os.close,
+        exclusive: bool = False,
     ) -> None:
         self.fd = fd
         self.path = path
@@ -85,7 +96,7 @@ class OpenedFile:
         self.windowed = offset != 0 or count is not None
         self._close = close
         self._handed_over = False
-        self._keeps: object = None  # whose descriptor it is
+        self.exclusive = exclusive
 
     @property
     def mtime_ns(self) -> int:
@@ -95,6 +106,11 @@ class OpenedFile:
     @property
     def closed(self) -> bool:
         return self.fd < 0
+
+    def is_settled(self) -> bool:
+        """Whether the file has the size that it was opened with, and nobody has written to it for 2 seconds."""
+        stat = os.fstat(self.fileno())
+        return stat.st_size == self.stat.st_size and time.time_ns() - stat.st_mtime_ns > _SETTLED_NS
 
     def fileno(self) -> int:
         """Return the descriptor.
@@ -114,12 +130,33 @@ class OpenedFile:
         """Say that ownership now rides in a message: should the message be dropped, the finalizer closes quietly."""
         self._handed_over = True
 
+    def close_by(self, close: Callable[[int], object]) -> None:
+        """Let the descriptor, which is ours, be closed by `close(fd)`."""
+        self._close = close
+
+    def close_also(self, close: Callable[[], object]) -> None:
+        """Call `close` when the file is closed: for what it was opened from."""
+        own = self._close
+
+        def both(fd: int) -> None:
+            try:
+                if own is not None:
+                    own(fd)
+            finally:
+                close()
+
+        self._close = both
+
     def close(self) -> None:
         """Close the descriptor, if it is ours to close. Further calls do nothing."""
         fd, self.fd = self.fd, -1
         close, self._close = self._close, None
         if fd >= 0 and close is not None:
             close(fd)
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        # A copy would read, and close, what the number stands for by then.
+        raise TypeError("cannot copy or pickle an open file")
 
     def __enter__(self) -> OpenedFile:
         return self
@@ -152,6 +189,15 @@ class FileRegion:
         return self.count
 
 
+#: What names a file. (A union would be built anew each time it is asked about.)
+_PATHS: Final = (str, bytes, os.PathLike)
+
+_AT_ONCE: Final = READ_FLAGS | getattr(os, "O_NOFOLLOW", 0)
+# What os.fsencode does, without asking for it each time.
+_ENCODING: Final = sys.getfilesystemencoding()
+_ERRORS: Final = sys.getfilesystemencodeerrors()
+
+
 def open_file(
     path_or_file: FileSource, *, offset: int = 0, count: int | None = None, closefd: bool = True
 ) -> OpenedFile:
@@ -160,7 +206,7 @@ def open_file(
     Args:
         path_or_file: a path (`str`, `bytes` or `os.PathLike`), an open binary file that stands for a real one (its
             position is neither used nor moved; what it has buffered for writing is flushed), a descriptor, or an
-            OpenedFile, whose window stays as it is.
+            OpenedFile, whose window stays as it is. A file object may be closed as soon as this has returned.
         offset: first byte to send, from the beginning of the file.
         count: how many bytes to send; None: to the end of the file as it is now.
         closefd: for a file object or descriptor: whether the result owns it and closes it. On an error it is the
@@ -174,19 +220,23 @@ def open_file(
     check_window(offset, count)
     if isinstance(path_or_file, OpenedFile):
         return _again(path_or_file, offset, count, closefd)
-    if isinstance(path_or_file, str | bytes | os.PathLike):
+    if isinstance(path_or_file, _PATHS):
         path = os.fspath(path_or_file)
-        return _adopt(_open_path(path), path, offset, count, os.close)
+        return _adopt(_open_path(path), path, offset, count)
     if isinstance(path_or_file, int) and not isinstance(path_or_file, bool):
         if path_or_file < 0:
             raise ValueError(f"path_or_file: {path_or_file} is not a descriptor")
         _check_readable(path_or_file)
-        return _adopt(path_or_file, None, offset, count, os.close if closefd else None)
+        if closefd:
+            return _take_over(path_or_file, offset, count)
+        return _lent(_adopt(os.dup(path_or_file), None, offset, count))
     file: Any = path_or_file
-    fd = _descriptor_of(file)
-    # The object is kept alive: were it collected, its descriptor would be closed under us.
-    adopted = _adopt(fd, None, offset, count, (lambda _fd: file.close()) if closefd else None)
-    adopted._keeps = file
+    # A descriptor of our own: a view may well close its file before it is sent, at the end of a `with`, and the number
+    # is another file's by then.
+    adopted = _adopt(os.dup(_descriptor_of(file)), None, offset, count)
+    if not closefd:
+        return _lent(adopted)
+    adopted.close_also(file.close)
     return adopted
 
 
@@ -194,16 +244,14 @@ async def open_file_async(
     path_or_file: FileSource, *, offset: int = 0, count: int | None = None, closefd: bool = True
 ) -> OpenedFile:
     """`open_file` that never lets the event loop wait: what is not cached, or not local, is opened in a thread."""
-    if isinstance(path_or_file, str | bytes | os.PathLike):
-        check_window(offset, count)
-        path = os.fspath(path_or_file)
-        fd = _open_cached(path)
-        if fd >= 0:
-            stat = os.fstat(fd)
-            storage = places.local_storage(path, stat)
-            if storage is not None:
-                return _adopt(fd, path, offset, count, os.close, stat, storage)
-            os.close(fd)
+    # A union is built anew each time it is asked about.
+    if type(path_or_file) is str or isinstance(path_or_file, str | bytes | os.PathLike):
+        if offset != 0 or count is not None:
+            check_window(offset, count)
+        path = path_or_file if type(path_or_file) is str else os.fspath(path_or_file)
+        file = open_at_once(path, offset, count)
+        if file is not None:
+            return file
         job = places.threads_for(path).submit(_open_in_thread, path, offset, count)
         return await loops.result_of(job, discard=OpenedFile.close)
     if not isinstance(path_or_file, OpenedFile):
@@ -211,6 +259,29 @@ async def open_file_async(
         if fd >= 0 and not places.is_known(os.fstat(fd)):
             await loops.result_of(loops.submit_with(fd, _learn_storage))
     return open_file(path_or_file, offset=offset, count=count, closefd=closefd)
+
+
+def open_at_once(path: str | bytes, offset: int = 0, count: int | None = None) -> OpenedFile | None:
+    """Open what takes no wait; None: a thread has to."""
+    now = time.monotonic()
+    if not places.may_open_at_once(path, now):
+        return None
+    try:
+        # A link may lead to a file system that waits, so it is left to a thread.
+        fd = linux.openat2(
+            path.encode(_ENCODING, _ERRORS) if isinstance(path, str) else path, _AT_ONCE, linux.RESOLVE_CACHED
+        )
+    except (OSError, ValueError, NotImplementedError):
+        # A thread finds out, by the plain call, what is the matter: not cached, or really not there.
+        return None
+    stat = os.fstat(fd)
+    storage = places.local_storage(path, fd, stat, now)
+    if storage is None:
+        os.close(fd)
+        return None
+    if offset == 0 and count is None and stat_module.S_ISREG(stat.st_mode):
+        return OpenedFile(fd, stat, storage, path=_absolute(path), exclusive=True)
+    return _adopt(fd, path, offset, count, stat, storage)
 
 
 def check_source(path_or_file: object) -> None:
@@ -221,6 +292,20 @@ def check_source(path_or_file: object) -> None:
     """
     if not isinstance(path_or_file, str | bytes | os.PathLike | int | OpenedFile) or isinstance(path_or_file, bool):
         _descriptor_of(path_or_file)
+
+
+def path_to(file: OpenedFile, given: object) -> str | None:
+    """Return the name of the file object that `file` was opened from, if it is an absolute path that leads there.
+
+    That of a temporary file, which goes with the object, leads nowhere by the time somebody opens it.
+    """
+    name = getattr(given, "name", None)
+    if not isinstance(name, str) or not os.path.isabs(name) or isinstance(given, tempfile._TemporaryFileWrapper):
+        return None
+    try:
+        return name if os.path.samestat(os.stat(name), file.stat) else None
+    except (OSError, ValueError):
+        return None
 
 
 def _learn_storage(fd: int) -> None:
@@ -247,15 +332,27 @@ def check_window(offset: int, count: int | None) -> None:
 def _again(file: OpenedFile, offset: int, count: int | None, closefd: bool) -> OpenedFile:
     if offset != 0 or count is not None:
         raise ValueError("offset, count: the file has been opened with its window already")
-    file.fileno()
     if closefd:
+        file.fileno()
         return file
     window = (file.offset, file.size) if file.windowed else (0, None)
-    borrowed = OpenedFile(
-        file.fd, file.stat, file.storage, path=file.path, offset=window[0], count=window[1], close=None
-    )
-    borrowed._keeps = file
-    return borrowed
+    # Its owner may close it while it is sent.
+    fd = os.dup(file.fileno())
+    return _lent(OpenedFile(fd, file.stat, file.storage, path=file.path, offset=window[0], count=window[1]))
+
+
+def _lent(file: OpenedFile) -> OpenedFile:
+    """Let what is somebody else's to close be dropped in silence: the descriptor beneath it is only a duplicate."""
+    file.hand_over()
+    return file
+
+
+def _take_over(fd: int, offset: int, count: int | None) -> OpenedFile:
+    """Adopt a descriptor itself; on an error it is the caller's still."""
+    # The checks are made on another, which they may close.
+    checked = _adopt(os.dup(fd), None, offset, count)
+    checked.close()
+    return OpenedFile(fd, checked.stat, checked.storage, offset=offset, count=count)
 
 
 def _adopt(
@@ -263,11 +360,10 @@ def _adopt(
     path: str | bytes | None,
     offset: int,
     count: int | None,
-    close: Callable[[int], object] | None,
     stat: os.stat_result | None = None,
     storage: Storage | None = None,
 ) -> OpenedFile:
-    """Make an OpenedFile of a descriptor, or leave nothing of ours open."""
+    """Make an OpenedFile of a descriptor that is ours, or close it."""
     try:
         if stat is None:
             stat = os.fstat(fd)
@@ -280,17 +376,16 @@ def _adopt(
         if storage is None:
             storage = places.storage_behind(fd, stat)
     except BaseException:
-        if path is not None:
-            os.close(fd)
+        os.close(fd)
         raise
     absolute = None if path is None else _absolute(path)
-    return OpenedFile(fd, stat, storage, path=absolute, offset=offset, count=count, close=close)
+    return OpenedFile(fd, stat, storage, path=absolute, offset=offset, count=count, exclusive=path is not None)
 
 
 def _absolute(path: str | bytes) -> str:
     # Not normalized: without its "link/.." a path can be another file's.
-    text = os.fsdecode(path)
-    return text if os.path.isabs(text) else os.path.join(os.getcwd(), text)
+    text = path if isinstance(path, str) else os.fsdecode(path)
+    return text if text[:1] == "/" or os.path.isabs(text) else os.path.join(os.getcwd(), text)
 
 
 def _open_path(path: str | bytes) -> int:
@@ -326,24 +421,18 @@ def reopen(handle: int) -> int:
 
 def _descriptor_of(file: Any) -> int:
     """Return the descriptor behind a binary file object that holds the very bytes which reading it would give."""
-    # tempfile's wrappers keep the real file in `.file`; a SpooledTemporaryFile in `._file`, which is on disk once it
-    # has rolled over, and so does an upload that is one.
-    inner = getattr(file, "file", file)
-    inner = getattr(inner, "_file", inner)
-    raw = getattr(inner, "raw", inner)
     if inspect.iscoroutinefunction(getattr(file, "close", None)):
         raise TypeError(f"path_or_file: {type(file).__name__} is closed by a coroutine; give the plain file inside")
-    # Not by fileno() alone: a GzipFile has the descriptor of the compressed bytes, a text file decodes.
-    if not isinstance(raw, io.FileIO):
+    real = real_file(file)
+    if real is None:
         raise TypeError(
             f"path_or_file: {type(file).__name__} does not stand for a file on disk; "
             "give a path, a descriptor or a file opened in binary mode"
         )
-    if not raw.readable():
+    if not real.readable():
         raise ValueError("path_or_file: the file is not open for reading")
-    if inner.writable():
-        inner.flush()
-    return raw.fileno()
+    flush(real)
+    return cast("int", real.fileno())
 
 
 def _check_readable(fd: int) -> None:
@@ -355,26 +444,19 @@ def _check_readable(fd: int) -> None:
         raise ValueError("path_or_file: the descriptor is not open for reading")
 
 
-def _open_cached(path: str | bytes) -> int:
-    """Open what needs no wait and return the descriptor, or -1."""
-    if not places.may_open_at_once(path):
-        return -1
-    try:
-        # A link may lead to a file system that waits, so it is left to a thread.
-        return linux.openat2(os.fsencode(path), READ_FLAGS | os.O_NOFOLLOW, linux.RESOLVE_CACHED)
-    except (OSError, NotImplementedError):
-        # A thread finds out, by the plain call, what is the matter: not cached, or really not there.
-        return -1
+def open_and_learn(path: str | bytes, offset: int = 0, count: int | None = None) -> OpenedFile:
+    """Open, and keep in mind what the folder is on, so that `open_at_once` can do it next time. For a thread."""
+    file = open_file(path, offset=offset, count=count)
+    places.learn_folder(path, file.storage)
+    return file
 
 
 def _open_in_thread(path: str | bytes, offset: int, count: int | None) -> OpenedFile:
-    file = open_file(path, offset=offset, count=count)
-    places.learn_folder(path, file.storage)
-    return close_in_thread(file)
+    return close_in_thread(open_and_learn(path, offset, count))
 
 
 def close_in_thread(file: OpenedFile) -> OpenedFile:
     """Let a thread close the file where that may wait: FUSE asks its daemon at each close."""
     if file.storage is Storage.UNKNOWN:
-        file._close = partial(loops.REMOTE.submit, os.close)
+        file.close_by(partial(loops.REMOTE.submit, os.close))
     return file

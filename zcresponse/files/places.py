@@ -16,7 +16,15 @@ from zcresponse import loops
 from zcresponse.files import linux
 from zcresponse.files.linux import Storage
 
-__all__ = ["is_known", "learn_folder", "local_storage", "may_open_at_once", "storage_behind", "threads_for"]
+__all__ = [
+    "is_known",
+    "is_remote",
+    "learn_folder",
+    "local_storage",
+    "may_open_at_once",
+    "storage_behind",
+    "threads_for",
+]
 
 _LEARNT_FOR_S: Final = 30.0
 _REMEMBERED: Final = 4096
@@ -49,7 +57,7 @@ def storage_behind(fd: int, stat: os.stat_result) -> Storage:
     return storage
 
 
-def local_storage(path: str | bytes, stat: os.stat_result) -> Storage | None:
+def local_storage(path: str | bytes, fd: int, stat: os.stat_result, now: float) -> Storage | None:
     """Return what is known of the local file system that `path` was opened on, by `stat` of its descriptor.
 
     None: it is not known to be one, so a thread has to open it. Where the name leads to another file system than its
@@ -59,10 +67,16 @@ def local_storage(path: str | bytes, stat: os.stat_result) -> Storage | None:
     if known is None or known[0] is Storage.UNKNOWN:
         _remember(_elsewhere, path, float("inf"))
         return None
-    if known[1] < time.monotonic() + _LEARNT_FOR_S / 2:
-        # Still what it was. What is in use never goes back to a thread, all of which may be stuck elsewhere.
-        _remember(_storage_by_device, stat.st_dev, (known[0], time.monotonic() + _LEARNT_FOR_S))
-        _remember(_local_folders, _folder_of(path), time.monotonic() + _LEARNT_FOR_S)
+    if known[1] < now + _LEARNT_FOR_S / 2:
+        # Renewed here: what is in use never goes back to a thread, all of which may be stuck elsewhere. Asked anew,
+        # because the number of a device is given to another one once it is unmounted.
+        storage = linux.storage_of(fd)
+        _remember(_storage_by_device, stat.st_dev, (storage, now + _LEARNT_FOR_S))
+        if storage is Storage.UNKNOWN:
+            _remember(_elsewhere, path, float("inf"))
+            return None
+        _remember(_local_folders, _folder_of(path), now + _LEARNT_FOR_S)
+        return storage
     return known[0]
 
 
@@ -74,14 +88,23 @@ def learn_folder(path: str | bytes, storage: Storage) -> None:
 
 def threads_for(path: str | bytes) -> loops.Threads:
     """Return the threads that shall open `path`."""
-    return loops.REMOTE if _remote_folders.get(_folder_of(path), 0.0) >= time.monotonic() else loops.LOCAL
+    return loops.REMOTE if is_remote(path) else loops.LOCAL
 
 
-def may_open_at_once(path: str | bytes) -> bool:
-    """Whether `path` may be opened on the loop, from the kernel's name cache."""
-    return (
-        _local_folders.get(_folder_of(path), 0.0) >= time.monotonic() and path not in _elsewhere and linux.has_openat2()
-    )
+def is_remote(path: str | bytes) -> bool:
+    """Whether the folder of `path` was seen to lie on a file system that may never answer."""
+    return _remote_folders.get(_folder_of(path), 0.0) >= time.monotonic()
+
+
+def may_open_at_once(path: str | bytes, now: float) -> bool:
+    """Whether `path` may be opened on the loop, from the kernel's name cache.
+
+    Args:
+        now: by `time.monotonic`.
+    """
+    # What `_folder_of` does; no call, for it is asked at each answer.
+    folder = path.rpartition("/")[0] if isinstance(path, str) else path.rpartition(b"/")[0]
+    return _local_folders.get(folder, 0.0) >= now and path not in _elsewhere
 
 
 def _folder_of(path: str | bytes) -> str | bytes:

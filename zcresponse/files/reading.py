@@ -28,6 +28,9 @@ _NOWAIT: Final = getattr(os, "RWF_NOWAIT", None)
 #: How far apart pages are probed in `are_cached`: the kernel's default readahead brings pages in runs of this length.
 PROBE_STEP: Final = 128 * 1024
 
+#: Up to here, in bytes, a new buffer takes less time than looking for the one that is kept.
+_LITTLE: Final = 32 * 1024
+
 _scratch = threading.local()
 _probe = bytearray(1)
 
@@ -42,18 +45,14 @@ def read_cached(file: OpenedFile, offset: int, count: int) -> bytes | None:
         return read_blocking(file.fileno(), offset, count)
     if file.storage is not Storage.PROBED or _NOWAIT is None:
         return None
-    # The kernel can fill a buffer of ours but not a bytes object: read into a buffer that is used again and again,
-    # so that it stays in the processor's cache, and copy.
-    buffer: bytearray | None = getattr(_scratch, "buffer", None)
-    if buffer is None or len(buffer) < count:
-        buffer = _scratch.buffer = bytearray(max(count, 64 * 1024))
-    view = memoryview(buffer)[:count]
+    # The kernel can fill a buffer of ours but not a bytes object, so it is copied.
+    view = bytearray(count) if count <= _LITTLE else memoryview(_kept(count))[:count]
     fd = file.fileno()
     got = 0
     try:
         # A short count is the end of the file, or where the next page is not there yet.
         while got < count:
-            more = os.preadv(fd, [view[got:] if got else view], offset + got, _NOWAIT)
+            more = os.preadv(fd, (memoryview(view)[got:] if got else view,), offset + got, _NOWAIT)
             if more == 0:
                 break
             got += more
@@ -62,7 +61,15 @@ def read_cached(file: OpenedFile, offset: int, count: int) -> bytes | None:
     except OSError as error:
         _take_for_silent(file, error)
         return None
-    return bytes(view[:got])
+    return bytes(view if got == count else view[:got])
+
+
+def _kept(count: int) -> bytearray:
+    """Return a buffer that is used again and again, so that it stays in the processor's cache."""
+    buffer: bytearray | None = getattr(_scratch, "buffer", None)
+    if buffer is None or len(buffer) < count:
+        buffer = _scratch.buffer = bytearray(max(count, 64 * 1024))
+    return buffer
 
 
 def are_cached(file: OpenedFile, offset: int, count: int) -> bool:

@@ -15,11 +15,12 @@ from __future__ import annotations
 import errno
 import os
 import stat as stat_module
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from zcresponse import loops
 from zcresponse.files import linux, opened, places
@@ -27,12 +28,21 @@ from zcresponse.files.linux import Storage
 from zcresponse.files.opened import OpenedFile
 from zcresponse.files.urlpaths import is_reachable, not_there, split_path
 
-__all__ = ["DirectoryEntry", "OpenedDirectory", "Root"]
+__all__ = [
+    "NOT_THERE",
+    "DirectoryEntry",
+    "FollowSymlinks",
+    "Found",
+    "Lookup",
+    "OpenedDirectory",
+    "Root",
+    "check_directory",
+]
 
 #: The answers of a kernel or file system to a path that leads to nothing which may be served. FreeBSD says EMLINK and
 #: NetBSD EFTYPE where others say ELOOP; EINVAL and EILSEQ come from file systems that cannot hold such a name; ENXIO,
 #: ENODEV and EOPNOTSUPP from sockets and devices; EXDEV from RESOLVE_BENEATH.
-_NOT_THERE: Final = frozenset(
+NOT_THERE: Final = frozenset(
     getattr(errno, name)
     for name in "ENOENT ENOTDIR ELOOP ENAMETOOLONG EXDEV EMLINK EFTYPE EINVAL EILSEQ ENXIO ENODEV EOPNOTSUPP".split()
     if hasattr(errno, name)
@@ -171,6 +181,20 @@ class OpenedDirectory:
         return f"<OpenedDirectory fd={self.fd} path={self.path!r}>"
 
 
+#: Which links are followed, see `Root`.
+FollowSymlinks: TypeAlias = bool | Literal["anywhere"]
+
+#: What a URL path may lead to.
+Found: TypeAlias = "OpenedFile | OpenedDirectory"
+
+
+class Lookup(NamedTuple):
+    """A URL path to be looked up beneath a root, by whoever knows how to wait for a disk here."""
+
+    root: Root
+    url_path: str
+
+
 class Root:
     """A directory and the promise that lookups stay beneath it.
 
@@ -178,22 +202,29 @@ class Root:
 
     Args:
         directory: a path; a relative one is taken from the current directory now, once.
-        follow_symlinks: follow links beneath the root as long as they stay inside. By default none is followed.
+        follow_symlinks: follow links beneath the root as long as they stay inside; with `"anywhere"` wherever they
+            lead, which breaks the promise for whoever may make links there. By default none is followed.
+
+    Raises:
+        ValueError: `follow_symlinks` is something else.
     """
 
-    __slots__ = ("_raw", "_resolve", "directory", "follow_symlinks")
+    __slots__ = ("_prefix", "_raw", "_resolve", "directory", "follow_symlinks")
 
-    def __init__(self, directory: str | os.PathLike[str], *, follow_symlinks: bool = False) -> None:
+    def __init__(self, directory: str | os.PathLike[str], *, follow_symlinks: FollowSymlinks = False) -> None:
+        if follow_symlinks not in (True, False, "anywhere"):
+            raise ValueError(f"follow_symlinks: {follow_symlinks!r} is neither a bool nor 'anywhere'")
         path = os.fspath(directory)
         # Not normalised: what `link/..` means is the kernel's to say.
         self.directory = path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
         self.follow_symlinks = follow_symlinks
+        self._prefix = os.path.join(self.directory, "")
         self._raw = os.fsencode(self.directory)
         self._resolve = linux.RESOLVE_BENEATH | linux.RESOLVE_NO_MAGICLINKS
         if not follow_symlinks:
             self._resolve |= linux.RESOLVE_NO_SYMLINKS
 
-    def lookup(self, url_path: str) -> OpenedFile | OpenedDirectory:
+    def lookup(self, url_path: str) -> Found:
         """Open what a URL path means beneath the root: a regular file or a directory. May wait for the disk.
 
         Args:
@@ -209,24 +240,30 @@ class Root:
         try:
             if not _CAN_WALK:
                 return self._lookup_by_name(url_path, names, asks_for_folder)
-            return self._adopt(self._open(names), url_path, names, asks_for_folder)
+            return self._adopt(self._open(names), self._path_of(names), names, asks_for_folder)
         except OSError as error:
-            if error.errno in _NOT_THERE:
+            if error.errno in NOT_THERE:
                 raise not_there(url_path) from error
             raise
 
-    async def lookup_async(self, url_path: str) -> OpenedFile | OpenedDirectory:
+    async def lookup_async(self, url_path: str) -> Found:
         """`lookup` that never lets the event loop wait: what is not cached, or not local, is opened in a thread."""
-        names, asks_for_folder = split_path(url_path)
-        found = self._lookup_cached(url_path, names, asks_for_folder)
+        found = self.lookup_at_once(url_path)
         if found is not None:
             return found
-        job = places.threads_for(self._path_of(names)).submit(self._lookup_and_learn, url_path)
-        return await loops.result_of(job, discard=_close)
+        threads = loops.REMOTE if self.is_remote(url_path) else loops.LOCAL
+        return await loops.result_of(threads.submit(self._lookup_in_thread, url_path), discard=_close)
+
+    def is_remote(self, url_path: str) -> bool:
+        """Whether looking a path up may wait for a file system that never answers."""
+        return places.is_remote(self._path_of(split_path(url_path)[0]))
 
     # --- with a descriptor of the root -----------------------------------------------------------------------------
 
     def _open(self, names: Sequence[str]) -> int:
+        if self.follow_symlinks == "anywhere":
+            path = self._path_of(names)
+            return _open_last(lambda flags: os.open(path, flags))
         root = os.open(self.directory, _FOLDER)
         try:
             if linux.has_openat2():
@@ -295,7 +332,7 @@ class Root:
 
     def _link_steps(self, here: int, name: str, error: OSError) -> _Steps | None:
         """Return where a link leads if `name` is one that may be followed."""
-        if not self.follow_symlinks or error.errno not in _NOT_THERE or error.errno == errno.ENOENT:
+        if not self.follow_symlinks or error.errno not in NOT_THERE or error.errno == errno.ENOENT:
             return None
         try:
             target = os.readlink(name, dir_fd=here)
@@ -318,33 +355,40 @@ class Root:
         return None
 
     def _adopt(
-        self, fd: int, url_path: str, names: Sequence[str], asks_for_folder: bool, storage: Storage | None = None
-    ) -> OpenedFile | OpenedDirectory:
+        self,
+        fd: int,
+        path: str,
+        names: Sequence[str],
+        asks_for_folder: bool,
+        stat: os.stat_result | None = None,
+        storage: Storage | None = None,
+    ) -> Found:
         """Make of a descriptor what it is, or close it."""
         try:
-            stat = os.fstat(fd)
+            if stat is None:
+                stat = os.fstat(fd)
             if stat_module.S_ISDIR(stat.st_mode):
-                return OpenedDirectory(fd, stat, self._path_of(names), root=self, names=names)
+                return OpenedDirectory(fd, stat, path, root=self, names=names)
             if not stat_module.S_ISREG(stat.st_mode) or asks_for_folder:
-                raise not_there(url_path)
+                raise not_there(path)
             if storage is None:
                 storage = places.storage_behind(fd, stat)
-            return OpenedFile(fd, stat, storage, path=self._path_of(names))
+            return OpenedFile(fd, stat, storage, path=path, exclusive=True)
         except BaseException:
             os.close(fd)
             raise
 
     def _path_of(self, names: Sequence[str]) -> str:
-        return os.path.join(self.directory, "/".join(names))
+        return self._prefix + "/".join(names)
 
     # --- on the event loop -----------------------------------------------------------------------------------------
 
-    def _lookup_cached(
-        self, url_path: str, names: Sequence[str], asks_for_folder: bool
-    ) -> OpenedFile | OpenedDirectory | None:
-        """Look up what needs no wait; None: a thread has to."""
+    def lookup_at_once(self, url_path: str) -> Found | None:
+        """Look up what needs no wait; None: a thread has to, see `lookup_and_learn`."""
+        names, asks_for_folder = split_path(url_path)
         path = self._path_of(names)
-        if not _CAN_WALK or not places.may_open_at_once(path):
+        now = time.monotonic()
+        if not _CAN_WALK or not places.may_open_at_once(path, now):
             return None
         try:
             root = linux.openat2(self._raw, _FOLDER, linux.RESOLVE_CACHED)
@@ -364,31 +408,36 @@ class Root:
             return None
         except NotImplementedError:
             return None
-        storage = places.local_storage(path, os.fstat(fd))
+        stat = os.fstat(fd)
+        storage = places.local_storage(path, fd, stat, now)
         if storage is None:
             os.close(fd)
             return None
-        return self._adopt(fd, url_path, names, asks_for_folder, storage)
+        return self._adopt(fd, path, names, asks_for_folder, stat, storage)
 
-    def _lookup_and_learn(self, url_path: str) -> OpenedFile | OpenedDirectory:
+    def lookup_and_learn(self, url_path: str) -> Found:
+        """Look up, and learn what the folder is on, so that `lookup_at_once` can do it next time. For a thread."""
         found = self.lookup(url_path)
         if isinstance(found, OpenedFile):
             places.learn_folder(found.path or "", found.storage)
-            opened.close_in_thread(found)
         elif found.fd >= 0:
             places.learn_folder(found.path, places.storage_behind(found.fd, found.stat))
         return found
 
+    def _lookup_in_thread(self, url_path: str) -> Found:
+        found = self.lookup_and_learn(url_path)
+        return opened.close_in_thread(found) if isinstance(found, OpenedFile) else found
+
     # --- by name (Windows) -----------------------------------------------------------------------------------------
 
-    def _lookup_by_name(
-        self, url_path: str, names: Sequence[str], asks_for_folder: bool
-    ) -> OpenedFile | OpenedDirectory:
+    def _lookup_by_name(self, url_path: str, names: Sequence[str], asks_for_folder: bool) -> Found:
         """Look up where nothing can be opened relative to a directory; a swap that is quick enough goes unnoticed."""
         root = os.path.realpath(self.directory, strict=True)
         path = os.path.join(root, *names)
         real = os.path.realpath(path, strict=True)
-        if self.follow_symlinks:
+        if self.follow_symlinks == "anywhere":
+            inside = True
+        elif self.follow_symlinks:
             inside = os.path.normcase(real + os.sep).startswith(os.path.normcase(root.rstrip(os.sep) + os.sep))
         else:
             inside = os.path.normcase(real) == os.path.normcase(path)
@@ -410,13 +459,29 @@ class Root:
         return file
 
 
+def check_directory(directory: str | os.PathLike[str]) -> None:
+    """Tell a directory that is not there.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: `directory` does not lead to one. An empty path does not either.
+    """
+    try:
+        is_directory = stat_module.S_ISDIR(os.stat(directory).st_mode)
+    except FileNotFoundError:
+        raise FileNotFoundError(errno.ENOENT, "directory: does not exist", directory) from None
+    except NotADirectoryError:
+        is_directory = False
+    if not is_directory:
+        raise NotADirectoryError(errno.ENOTDIR, "directory: is not a directory", directory)
+
+
 @dataclass(frozen=True, slots=True)
 class _Steps:
     from_root: bool
     names: list[str]
 
 
-def _close(found: OpenedFile | OpenedDirectory) -> None:
+def _close(found: Found) -> None:
     found.close()
 
 
@@ -455,7 +520,7 @@ def _open_last(opener: _Opener) -> int:
             os.close(handle)
     except OSError as error:
         # A device says what it likes (no medium, busy, an input error): what counts is that it is one.
-        if _O_PATH and error.errno not in _NOT_THERE and _is_special(opener):
+        if _O_PATH and error.errno not in NOT_THERE and _is_special(opener):
             raise OSError(errno.ENODEV, os.strerror(errno.ENODEV)) from error
         raise
 

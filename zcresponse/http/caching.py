@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-__all__ = ["CacheOptions", "format_cache_control"]
+__all__ = ["CacheDirectives", "CacheOptions", "format_cache_control"]
 
 
-class CacheOptions(TypedDict, total=False):
-    """What `format_cache_control` takes, for those who pass it on."""
+class CacheDirectives(TypedDict, total=False):
+    """What `format_cache_control` takes besides `max_age`, for those who have a `max_age` of their own."""
 
-    max_age: int | None
     immutable: bool
     private: bool
     public: bool
@@ -19,6 +18,12 @@ class CacheOptions(TypedDict, total=False):
     must_revalidate: bool
     s_maxage: int | None
     stale_while_revalidate: int | None
+
+
+class CacheOptions(CacheDirectives, total=False):
+    """What `format_cache_control` takes, for those who pass it on."""
+
+    max_age: int | None
 
 
 def format_cache_control(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 from typing import Final, Literal
 from urllib.parse import quote
 
-__all__ = ["MAX_NAME_BYTES", "format_content_disposition", "reduce_filename"]
+__all__ = ["MAX_NAME_BYTES", "check_disposition", "format_content_disposition", "reduce_filename"]
 
 MAX_NAME_BYTES: Final = 255
 """Names are cut to this many bytes of UTF-8, the most that the common file systems store."""
@@ -39,10 +40,17 @@ def format_content_disposition(kind: Literal["attachment", "inline"] | str, file
         filename: The name; None, or one of which nothing is left, gives the bare type.
 
     Raises:
-        ValueError: `kind` is not a token.
+        TypeError, ValueError: `kind` is not a token.
     """
-    if _TOKEN.fullmatch(kind) is None:
-        raise ValueError(f"kind must be a token such as 'attachment' or 'inline', not {kind!r}")
+    check_disposition("kind", kind)
+    # A longer one is cut, and not to be remembered.
+    written = _written if filename is None or len(filename) <= MAX_NAME_BYTES else _written.__wrapped__
+    return written(kind, filename)
+
+
+# Names come again and again, and reading one character by character takes as long as opening a file.
+@lru_cache(maxsize=1024)
+def _written(kind: str, filename: str | None) -> str:
     name = "" if filename is None else reduce_filename(filename)
     if not name:
         return kind
@@ -51,6 +59,21 @@ def format_content_disposition(kind: Literal["attachment", "inline"] | str, file
         return f'{kind}; filename="{name}"'
     # RFC 6266 appendix D: filename stands first, since some clients take the first they know.
     return f"{kind}; filename=\"{fallback}\"; filename*=UTF-8''{quote(name, safe=_ATTR_CHARS)}"
+
+
+def check_disposition(argument: str, kind: str) -> None:
+    """Tell a disposition type that is none.
+
+    Args:
+        argument: What the caller calls it.
+
+    Raises:
+        TypeError, ValueError: It is not a token; `argument` is named.
+    """
+    if not isinstance(kind, str):
+        raise TypeError(f"{argument}: text is needed, not {type(kind).__name__}")
+    if _TOKEN.fullmatch(kind) is None:
+        raise ValueError(f"{argument}: a token such as 'attachment' or 'inline' is needed, not {kind!r}")
 
 
 def reduce_filename(filename: str) -> str:

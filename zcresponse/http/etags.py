@@ -21,7 +21,7 @@ _BETWEEN_MEMBERS = re.compile(r"[ \t,]*+")
 # RFC 9110 §8.8.1: a validator is weak if the representation may change twice without it changing. Nanoseconds are how
 # a time is stored, not how often it is taken: kernels stamp files by their tick (1 to 10 ms), FAT by 2 s, the coarsest
 # in use. A file this old has been left alone for longer than any of them.
-_SETTLED_NS: Final = 2_000_000_000
+SETTLED_NS: Final = 2_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def file_etag(*, size: int, mtime_ns: int, now_ns: int, window: tuple[int, int] 
         now_ns: The present in nanoseconds since the epoch.
         window: Offset and count in bytes, if only a part of the file is the representation.
     """
-    return _file_etag(size, mtime_ns, window, now_ns - mtime_ns < _SETTLED_NS)
+    return _file_etag(size, mtime_ns, window, now_ns - mtime_ns < SETTLED_NS)
 
 
 # The same file is asked for again and again, and building a checked value costs more than finding it.

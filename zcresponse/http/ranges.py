@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, TypeAlias
@@ -53,6 +54,9 @@ class NoRanges(Enum):
 
 RangeResult: TypeAlias = tuple[ByteRange, ...] | NoRanges
 
+# What nearly all clients write, which is read in one step. Longer numbers than any file has are left to the others.
+_USUAL: Final = re.compile(r"bytes=([0-9]{1,18})-([0-9]{1,18})?")
+
 
 def parse_range(text: str, size: int) -> RangeResult:
     """Read a Range field against a representation of `size` bytes (RFC 9110 §14.1.1, §14.1.2, §14.2).
@@ -78,6 +82,12 @@ def parse_range(text: str, size: int) -> RangeResult:
     """
     if size < 0:
         raise ValueError(f"size must be 0 or more, not {size}")
+    usual = _USUAL.fullmatch(text)
+    if usual is not None:
+        start = int(usual[1])
+        stop = size if usual[2] is None else min(int(usual[2]) + 1, size)
+        if start < stop:
+            return (ByteRange(start, stop),)
     unit, equals, members_text = text.strip(" \t").partition("=")
     if not equals or unit.lower() != "bytes":
         return NoRanges.IGNORED

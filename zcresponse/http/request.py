@@ -27,6 +27,26 @@ class RequestHead:
     if_unmodified_since: str | None = None
     accept_encoding: str | None = None
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a GET or HEAD without conditions and without a range."""
+        return (
+            self.method in _COMMON_METHODS
+            and self.range is None
+            and self.if_match is None
+            and self.if_none_match is None
+            and self.if_modified_since is None
+            and self.if_unmodified_since is None
+        )
+
+    @classmethod
+    def without_conditions(cls, method: str, accept_encoding: str | None) -> RequestHead:
+        """Return the head of a request that has no other field of interest."""
+        # Most are a bare GET; finding its head again takes a fifth of the time of making it.
+        if method in _COMMON_METHODS and (accept_encoding is None or len(accept_encoding) <= _CACHED_LENGTH):
+            return _bare_head(method, accept_encoding)
+        return cls(method, accept_encoding=accept_encoding)
+
     @classmethod
     def from_fields(cls, method: str, fields: Iterable[tuple[str, str]]) -> RequestHead:
         """Collect the fields from pairs of name and value, names in any case.
@@ -68,13 +88,8 @@ class RequestHead:
                     once[attribute] = value.decode("latin-1")
         if again:
             return cls(method, **_settle(once, again))
-        # Most requests are a bare GET; finding its head again takes a fifth of the time of making it.
-        if not once:
-            return _bare_head(method, None) if method in _COMMON_METHODS else cls(method)
-        if len(once) == 1 and method in _COMMON_METHODS:
-            accept_encoding = once.get("accept_encoding")
-            if accept_encoding is not None and len(accept_encoding) <= _CACHED_LENGTH:
-                return _bare_head(method, accept_encoding)
+        if not once or (len(once) == 1 and "accept_encoding" in once):
+            return cls.without_conditions(method, once.get("accept_encoding"))
         return cls(method, **once)
 
 

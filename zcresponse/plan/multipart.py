@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 
-from zcresponse.files import OpenedFile
+from zcresponse.files import MemoryFile, OpenedFile
 from zcresponse.http.ranges import ByteRange, format_content_range
 from zcresponse.plan.segments import Segment
 
@@ -18,7 +18,7 @@ def make_boundary() -> str:
 
 
 def multipart_segments(
-    file: OpenedFile, ranges: Sequence[ByteRange], *, media_type: str | None, boundary: str
+    file: OpenedFile | MemoryFile, ranges: Sequence[ByteRange], *, media_type: str | None, boundary: str
 ) -> tuple[Segment, ...]:
     """Return the body: a head before each part, the part as a region of the file, the closing delimiter."""
     type_field = "" if media_type is None else f"Content-Type: {media_type}\r\n"
