@@ -8,57 +8,19 @@ import os
 import sys
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import pytest
 
+from tests.support.asking import ask_asgi as call
+from tests.support.asking import exchange
 from tests.support.table import STATIC_CASES, Case, Files, Response, check
 from zcresponse import Transfer
 from zcresponse.asgi.static import StaticApp, route_path, static_app
-from zcresponse.asgi.types import ASGIApp
 from zcresponse.files.rooted import Root
 from zcresponse.testing import PathsendServer
 
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX file systems")
-
-
-def call(
-    app: ASGIApp,
-    target: str,
-    method: str = "GET",
-    headers: list[tuple[bytes, bytes]] | None = None,
-    *,
-    root_path: str = "",
-    **more: Any,
-) -> Response:
-    """Ask an application as a server would, `target` percent-encoded."""
-    raw, _, query = target.partition("?")
-    scope = {
-        "type": "http",
-        "method": method,
-        "path": unquote(raw),
-        "raw_path": raw.encode("ascii"),
-        "query_string": query.encode("ascii"),
-        "root_path": root_path,
-        "headers": headers or [],
-        **more,
-    }
-    return asyncio.run(_exchange(app, scope))
-
-
-async def _exchange(app: ASGIApp, scope: dict[str, Any]) -> Response:
-    messages: list[Any] = []
-
-    async def receive() -> Any:
-        await asyncio.Event().wait()
-
-    async def send(message: Any) -> None:
-        messages.append(message)
-
-    await app(scope, receive, send)
-    start, *parts = messages
-    assert [message["more_body"] for message in parts] == [True] * (len(parts) - 1) + [False]
-    return Response.of(start["status"], start["headers"], b"".join(part["body"] for part in parts))
 
 
 @pytest.fixture
@@ -199,7 +161,7 @@ def test_every_link_of_a_listing_can_be_followed(tmp_path: Path) -> None:
     for number, name in enumerate(raw):
         with open(os.fsencode(tmp_path) + b"/" + name, "wb") as file:
             file.write(b"%d" % number)
-    app = static_app(tmp_path, listing=True)
+    app = static_app(tmp_path, listing=True, hidden=True)
     page = call(app, "/").body.decode()
     hrefs = [part.partition('"')[0] for part in page.split('<li class="f"><a href="./')[1:]]
     assert len(hrefs) == len(raw)
@@ -214,7 +176,7 @@ def test_a_long_listing_does_not_stop_the_loop(tmp_path: Path) -> None:
 
     async def run() -> int:
         turns = 0
-        task = asyncio.create_task(_exchange(app, scope))
+        task = asyncio.create_task(exchange(app, scope))
         while not task.done():
             turns += 1
             await asyncio.sleep(0)
@@ -325,7 +287,7 @@ def test_running_out_of_descriptors_is_503_and_passes(site: Path) -> None:
             try:
                 for path in ("/data.bin", "/no index/"):
                     scope: dict[str, Any] = {"type": "http", "method": "GET", "path": path, "headers": []}
-                    answers.append(await _exchange(app, scope))
+                    answers.append(await exchange(app, scope))
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, before)
         return answers
@@ -355,6 +317,31 @@ def test_an_error_of_the_disk_is_left_to_the_server(site: Path, monkeypatch: pyt
     monkeypatch.setattr(Root, "lookup_async", fail)
     with pytest.raises(OSError):
         call(static_app(site), "/data.bin")
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
+def test_a_request_that_is_cancelled_while_a_copy_is_sought_leaves_nothing_open(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lookup_async = Root.lookup_async
+
+    async def wait_for_copies(self: Root, path: str) -> Any:
+        if path.endswith(".br"):
+            await asyncio.Event().wait()
+        return await lookup_async(self, path)
+
+    monkeypatch.setattr(Root, "lookup_async", wait_for_copies)
+    app = static_app(site, precompressed=True)
+    scope: dict[str, Any] = {"type": "http", "method": "GET", "path": "/data.bin"}
+    scope["headers"] = [(b"accept-encoding", b"br")]
+
+    async def run() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(exchange(app, scope), 0.2)
+
+    before = len(os.listdir("/proc/self/fd"))
+    asyncio.run(run())
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 # --- where the application stands -------------------------------------------------------------------------------------

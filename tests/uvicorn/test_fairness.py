@@ -7,7 +7,7 @@ import threading
 from tests.support.kernel import trace_sendfile
 from tests.support.sites import HUGE, MIDDLE, Site, content, own_file, site_fixture
 from tests.support.wire import format_request
-from zcresponse.uvicorn._transfer import SHARE, TURN
+from zcresponse.asgi.connection.pump import SHARE, TURN
 
 site = site_fixture()
 

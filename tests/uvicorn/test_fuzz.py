@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import uvicorn
 
 from tests.support import servers
 from tests.support.sites import COMBINATIONS, Setup, Site, running, script, vault
@@ -66,6 +67,10 @@ _CONDITIONS = [
 
 _IGNORED_RANGES = ["bytes=", "lines=1-2", "bytes=5-1", "bytes=a-b", "bytes=0-0,x", "bytes" + "=" * 50, "," * 3000,
                    "bytes=" + ",".join(f"{at}-{at}" for at in range(0, 1200, 2))]  # fmt: skip
+
+#: uvicorn before 0.53 knows but the small one when it writes by httptools: where an answer comes before the end of the
+#: request's body, it never closes for the other.
+_CLOSE = ["close", "Close"] if tuple(map(int, uvicorn.__version__.split(".")[:2])) >= (0, 53) else ["close"]
 
 
 def _content(name: str, size: int) -> memoryview:
@@ -150,7 +155,7 @@ class _Author:
             if dice.random() < 0.4:
                 self.version = "1.0"
             else:
-                self.fields.append(("Connection", dice.choice(["close", "Close"])))
+                self.fields.append(("Connection", dice.choice(_CLOSE)))
         if dice.random() < 0.3:
             self.fields.append(("Accept-Encoding", dice.choice(["gzip", "br, gzip", "identity"])))
         if dice.random() < 0.1:
@@ -362,7 +367,8 @@ class Chat:
             pause = self.dice.choice([0, 0.01, 0.03]) if self.pace == "slow" else self.dice.choice([0, 0, 0, 0.25])
             self._paused_s += pause
             await asyncio.sleep(pause)
-        patience = 0.3 if self._unfinished else 10.0
+        # A disk that others write to can take many seconds for a cold page.
+        patience = 0.3 if self._unfinished else 30.0
         try:
             receiving = asyncio.get_running_loop().sock_recv(self.socket, size)
             data = await asyncio.wait_for(receiving, patience)

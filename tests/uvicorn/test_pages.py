@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import mmap
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.kernel import Call, Trace, trace_sendfile, trace_syscalls
+from tests.support.pages import make_cold
 from tests.support.servers import wait_until
 from tests.support.sites import HUGE, MIDDLE, SMALL, Site, content, own_file, site_fixture, vault
 from tests.support.wire import Connection
@@ -21,43 +19,10 @@ site = site_fixture()
 _READS = ("preadv", "preadv2", "pread64", "read", "readv", "sendfile", "sendfile64", "mmap")
 
 
-def _resident_pages(fd: int) -> int:
-    """How many of a file's pages are in memory, by mincore(2): reading, even with RWF_NOWAIT, would bring some in."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.mmap.restype = ctypes.c_void_p
-    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
-    size = os.fstat(fd).st_size
-    address = libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, fd, 0)
-    assert address not in (None, ctypes.c_void_p(-1).value)
-    pages = (ctypes.c_ubyte * ((size + mmap.PAGESIZE - 1) // mmap.PAGESIZE))()
-    try:
-        assert libc.mincore(ctypes.c_void_p(address), ctypes.c_size_t(size), pages) == 0
-    finally:
-        libc.munmap(ctypes.c_void_p(address), ctypes.c_size_t(size))
-    return sum(page & 1 for page in pages)
-
-
-def _make_cold(path: Path) -> None:
-    """Drop a file's pages, and make sure that they are gone."""
-    fd = os.open(path, os.O_RDONLY)
-
-    def drop() -> bool:
-        os.fsync(fd)
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        return _resident_pages(fd) == 0
-
-    try:
-        wait_until(drop, timeout=3, what="the pages to be dropped")
-    except AssertionError:
-        pytest.skip("the file system keeps the pages in memory")
-    finally:
-        os.close(fd)
-
-
 @pytest.fixture(params=[10_000, 100_000, 9_000_000])
 def cold_file(request: pytest.FixtureRequest) -> Iterator[tuple[Path, bytes]]:
     with own_file(request.param) as (path, data):
-        _make_cold(path)
+        make_cold(path)
         yield path, data
 
 
@@ -102,7 +67,7 @@ def _assert_present_before_it_is_moved(calls: list[Call]) -> None:
 
 def test_a_cold_range_reads_that_range_only(site: Site) -> None:
     with own_file(64 * 1024 * 1024) as (path, data):
-        _make_cold(path)
+        make_cold(path)
         with site.unharmed(), trace_syscalls(site.pid, names=_READS) as trace, site.connect() as connection:
             response = connection.get(f"/file/{path.name}", ("Range", "bytes=30000000-30999999"))
             assert response.body == data[30_000_000:31_000_000]
@@ -115,7 +80,7 @@ def test_a_cold_range_reads_that_range_only(site: Site) -> None:
 
 def test_a_cold_file_that_was_cut_ends_the_connection(site: Site) -> None:
     with own_file(24 * 1024 * 1024) as (path, data), site.unharmed(faults=["FileTruncatedError"]):
-        _make_cold(path)
+        make_cold(path)
         with site.stall(f"/file/{path.name}") as connection:
             first = connection.receive_exactly(100_000)
             with path.open("r+b") as file:
@@ -128,7 +93,7 @@ def test_a_client_leaves_while_pages_come(site: Site) -> None:
     with site.unharmed(serves=25):
         for how in (Connection.reset, Connection.close) * 5:
             with own_file(24 * 1024 * 1024) as (path, _):
-                _make_cold(path)
+                make_cold(path)
                 how(site.stall(f"/file/{path.name}"))
 
 
@@ -137,7 +102,7 @@ def test_a_client_leaves_while_no_thread_is_free(site: Site) -> None:
     site.get(f"/file/{MIDDLE}")
     with own_file(24 * 1024 * 1024) as (path, _), site.unharmed():
         assert site.get(f"/file/{path.name}", ("Range", "bytes=0-9")).status == 206
-        _make_cold(path)
+        make_cold(path)
         with site.connect() as control:
             assert control.get("/control/threads/block").status == 200
             try:
@@ -159,7 +124,7 @@ def test_a_cold_file_is_sent_without_a_spare_descriptor(site: Site, spare: int) 
         with site.connect(receive_buffer=65536) as connection, site.connect() as control:
             for each in (connection, control):
                 assert each.get(f"/file/{path.name}", ("Range", "bytes=0-9")).status == 206
-            _make_cold(path)
+            make_cold(path)
             assert control.get(f"/control/descriptors/{spare}").status == 200
             try:
                 connection.send(f"GET /file/{path.name} HTTP/1.1\r\nHost: a\r\n\r\n".encode())

@@ -35,10 +35,8 @@ class Offer:
             somebody swallowed on the way from an application that sent none.
     """
 
-    __slots__ = ("_on_transfer", "_promised", "_status", "announced")
-
-    def __init__(self) -> None:
-        self.announced = False
+    # Of the class, not of each: there is one for every request.
+    announced = False
 
     def announce(self, status: int, promised: int, on_transfer: OnTransfer | None) -> None:
         """Say that a shipment of `promised` bytes follows."""
@@ -53,19 +51,22 @@ class Offer:
 
 
 class Shipment:
-    """A body on its way: the segments, the file they lie in, and who wants to hear how it went.
+    """A body on its way: the segments, the file they lie in, who wants to hear how it went, and why it is sent at all.
 
     From the moment it is made the file belongs to whoever holds the shipment; the deliverer closes it. If the message
     is dropped, the file is closed with the last reference.
     """
 
-    __slots__ = ("file", "on_transfer", "segments")
+    __slots__ = ("file", "on_transfer", "reason", "segments")
 
-    def __init__(self, file: OpenedFile, segments: Sequence[Segment], on_transfer: OnTransfer | None = None) -> None:
+    def __init__(
+        self, file: OpenedFile, segments: Sequence[Segment], on_transfer: OnTransfer | None = None, reason: str = ""
+    ) -> None:
         file.hand_over()
         self.file = file
         self.segments = segments
         self.on_transfer = on_transfer
+        self.reason = reason
 
 
 def extensions_with(scope: Scope, offer: Offer) -> dict[str, Any]:

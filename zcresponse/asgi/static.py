@@ -1,33 +1,21 @@
-"""A directory as an ASGI application."""
+"""Directories as an ASGI application."""
 
 from __future__ import annotations
 
-import errno
 import os
-import stat as stat_module
 from typing import Unpack
 from urllib.parse import unquote_to_bytes
 
 from zcresponse import loops
-from zcresponse.asgi.transport import deliver, request_head
+from zcresponse.arguments import check_delivery
+from zcresponse.asgi.transport import deliver, offload_for, request_head
 from zcresponse.asgi.types import Receive, Scope, Send
 from zcresponse.events import OnTransfer
-from zcresponse.files import OpenedFile
-from zcresponse.files.linux import Storage
-from zcresponse.files.rooted import OpenedDirectory, Root
-from zcresponse.files.urlpaths import is_reachable
-from zcresponse.http.request import RequestHead
-from zcresponse.plan import PlanOptions, ResponsePlan, plan_file_response
-from zcresponse.plan.directory import (
-    index_path,
-    plan_bad_method,
-    plan_error,
-    plan_listing,
-    plan_not_found,
-    plan_redirect,
-)
+from zcresponse.files.rooted import Lookup
+from zcresponse.plan import Offload
+from zcresponse.plan.static import Answer, Directory, Site, StaticOptions, Steps
 
-__all__ = ["StaticApp", "static_app"]
+__all__ = ["StaticApp", "find_answer", "route_path", "static_app", "take_steps"]
 
 
 class StaticApp:
@@ -42,14 +30,14 @@ class StaticApp:
     beneath the directory and the server is such a one, give `sendfile=False`.
 
     Args:
-        directory: what to serve. It must exist now; it is looked up again for each request, so that a new tree may be
-            renamed into its place.
-        index: name of the file that stands for a directory; None: none does.
-        listing: show what is in a directory without an index file; otherwise it is 404.
-        follow_symlinks: follow links beneath the directory as long as they lead inside. By default they are 404.
+        directory: what to serve, or several directories that are looked through in order. They must exist now; they
+            are looked up again for each request, so that a new tree may be renamed into its place.
         on_transfer: called with a `Transfer` at the end of each response.
         sendfile: False: read and send chunks, whatever the server offers.
-        options: `PlanOptions` for every file.
+        options: `zcresponse.plan.static.StaticOptions`, among them `PlanOptions` for every file.
+
+    Attributes:
+        site: what is decided about every request.
 
     Raises:
         FileNotFoundError, NotADirectoryError: `directory` does not lead to a directory.
@@ -58,38 +46,23 @@ class StaticApp:
 
     def __init__(
         self,
-        directory: str | os.PathLike[str],
+        directory: Directory,
         *,
-        index: str | None = "index.html",
-        listing: bool = False,
-        follow_symlinks: bool = False,
         on_transfer: OnTransfer | None = None,
         sendfile: bool | None = None,
-        **options: Unpack[PlanOptions],
+        **options: Unpack[StaticOptions],
     ) -> None:
-        try:
-            stat = os.stat(directory)
-        except FileNotFoundError:
-            raise FileNotFoundError(errno.ENOENT, "directory: does not exist", directory) from None
-        except NotADirectoryError:
-            stat = None
-        if stat is None or not stat_module.S_ISDIR(stat.st_mode):
-            raise NotADirectoryError(errno.ENOTDIR, "directory: is not a directory", directory)
-        self._root = Root(directory, follow_symlinks=follow_symlinks)
-        if index is not None and not is_reachable(index):
-            raise ValueError(f"index: {index!r} is not the name of a file")
-        # Options that contradict each other are told now, not to each client.
-        plan_file_response(RequestHead("GET"), OpenedFile(-1, stat, Storage.UNKNOWN, close=None), **options)
-        self._index = index
-        self._listing = listing
+        check_delivery(on_transfer, sendfile)
+        self.site = Site(directory, **options)
         self._on_transfer = on_transfer
         self._sendfile = sendfile
-        self._options = options
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or take part in lifespan and turn a WebSocket away."""
         if scope["type"] == "http":
-            await self._answer(scope, receive, send)
+            offload = None if self._sendfile is False else offload_for(scope)
+            plan, file = await find_answer(self.site, scope, offload)
+            await deliver(plan, file, scope, receive, send, on_transfer=self._on_transfer, sendfile=self._sendfile)
         elif scope["type"] == "lifespan":
             await _live(receive, send)
         elif scope["type"] == "websocket":
@@ -99,73 +72,44 @@ class StaticApp:
         else:
             raise ValueError(f"scope: a directory cannot serve {scope['type']!r}")
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = request_head(scope)
-        plan: ResponsePlan | None
-        file = None
-        try:
-            plan, file = await self._plan(request, scope)
-        except OSError as error:
-            plan = plan_error(request, error)
-            if plan is None:
-                raise
-        await deliver(
-            plan,
-            file,
-            scope,
-            receive,
-            send,
-            on_transfer=self._on_transfer,
-            sendfile=self._sendfile,
-        )
-
-    async def _plan(self, request: RequestHead, scope: Scope) -> tuple[ResponsePlan, OpenedFile | None]:
-        refusal = plan_bad_method(request)
-        if refusal is not None:
-            return refusal, None
-        path = route_path(scope)
-        if path is None:
-            return plan_not_found(request), None
-        found = await self._find(path)
-        if isinstance(found, OpenedFile):
-            try:
-                return plan_file_response(request, found, **self._options), found
-            except BaseException:
-                found.close()
-                raise
-        if not path.endswith("/"):
-            found.close()
-            # The mount point itself, of which only the framework knows the name.
-            own = path or scope["path"] or scope["root_path"].rstrip("/")
-            return plan_redirect(request, own, scope.get("query_string", b"")), None
-        if not self._listing:
-            found.close()
-            return plan_not_found(request), None
-        found.hand_over()
-        # Thousands of entries take a while to read, to sort and to write.
-        return await loops.in_thread(_list, request, path, found), None
-
-    async def _find(self, path: str) -> OpenedFile | OpenedDirectory:
-        index = index_path(path, self._index)
-        if index is not None:
-            try:
-                found = await self._root.lookup_async(index)
-            except FileNotFoundError:
-                pass
-            else:
-                if isinstance(found, OpenedFile):
-                    return found
-                found.close()
-        return await self._root.lookup_async(path)
-
 
 #: `StaticApp`, under the name of what it is used for.
 static_app = StaticApp
 
 
-def _list(request: RequestHead, path: str, directory: OpenedDirectory) -> ResponsePlan:
-    with directory:
-        return plan_listing(request, path, directory.entries())
+async def find_answer(site: Site, scope: Scope, offload: Offload | None = None) -> Answer:
+    """Decide what a site answers to a request; the event loop never waits.
+
+    Raises:
+        OSError: only the server can answer it.
+    """
+    path = route_path(scope)
+    # The mount point itself, of which only the framework knows the name.
+    mount = "" if path else scope["path"] or scope.get("root_path", "").rstrip("/")
+    query = scope.get("query_string", b"")
+    return await take_steps(site.answer(request_head(scope), path, mount=mount, query=query, offload=offload))
+
+
+async def take_steps(steps: Steps) -> Answer:
+    """Go through the steps of `Site.answer`; the event loop never waits."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                if isinstance(step, Lookup):
+                    result = await step.root.lookup_async(step.url_path)
+                else:
+                    result = await loops.in_thread(step)
+            except OSError as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(result)
+    except StopIteration as end:
+        answer: Answer = end.value
+        return answer
+    finally:
+        # What was opened so far is closed when this is cancelled.
+        steps.close()
 
 
 async def _live(receive: Receive, send: Send) -> None:

@@ -5,20 +5,38 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from contextlib import nullcontext
-from typing import NamedTuple, Unpack
+from typing import Final, NamedTuple, Unpack
 
 from zcresponse import events
 from zcresponse.asgi.chunks import Count, SendFailed, marking, send_chunks
 from zcresponse.asgi.dialect import KEY, PATHSEND, Offer, Shipment, offer_in
+from zcresponse.asgi.exchange import Exchange
+from zcresponse.asgi.servers import cuts_paths
 from zcresponse.asgi.types import Message, Receive, Scope, Send
 from zcresponse.environment import read_switch
 from zcresponse.events import CLIENT_LEFT, OnTransfer, Transfer, Way
 from zcresponse.files import FileRegion, OpenedFile, open_file_async
 from zcresponse.files.opened import FileSource
 from zcresponse.http.request import RequestHead
-from zcresponse.plan import PlanOptions, ResponsePlan, plan_file_response
+from zcresponse.plan import Offload, PlanOptions, ResponsePlan, plan_file_response
+from zcresponse.plan.offload import offload_of
 
-__all__ = ["Delivery", "choose_delivery", "deliver", "request_head", "send_file"]
+__all__ = [
+    "OFFLOAD",
+    "Delivery",
+    "choose_delivery",
+    "deliver",
+    "offload_for",
+    "reports_departure",
+    "request_head",
+    "send_file",
+]
+
+#: Where a middleware tells responses below what a front server sends: an `Offload`, or False for nothing.
+OFFLOAD: Final = "zcresponse.offload"
+
+# A mistake in the environment is told when the application is loaded, not to its first client.
+offload_of()
 
 # Names of the fields that plans make, ready for the wire.
 _RAW_NAMES: dict[str, bytes] = {}
@@ -47,6 +65,8 @@ def choose_delivery(
         sendfile: whether zero-copy may be used; None: as `ZCRESPONSE_SENDFILE` says, else yes.
         removed_later: whether the file may be gone once `send` has returned. Some servers open a path only after that.
     """
+    if plan.offloaded is not None:
+        return Delivery("offload", "the front server sends the file")
     if not plan.segments:
         return Delivery("none", "")
     if file is None:
@@ -65,6 +85,8 @@ def choose_delivery(
         return Delivery("sendfile", "", offer)
     if sendfile is None and not read_switch("ZCRESPONSE_SENDFILE", default=True):
         return Delivery("chunks", "switched off by ZCRESPONSE_SENDFILE")
+    if cuts_paths():
+        return Delivery("chunks", "anycorn on asyncio cuts bodies")
     if len(plan.segments) != 1:
         return Delivery("chunks", "plain pathsend cannot send several ranges")
     (region,) = plan.segments
@@ -91,6 +113,22 @@ def _is_utf8(path: str) -> bool:
 def request_head(scope: Scope) -> RequestHead:
     """Return the part of the request that file responses read."""
     return RequestHead.from_raw_fields(scope["method"], scope["headers"])
+
+
+def offload_for(scope: Scope, setting: object = None) -> Offload | None:
+    """Return what a front server sends, as the deployer has chosen.
+
+    Args:
+        setting: what a framework's own setting says, see `offload_of`; without one a middleware above counts, then
+            the environment.
+
+    Raises:
+        SettingError: one of them cannot be meant.
+    """
+    if setting is None or setting == "":
+        setting = scope.get(OFFLOAD)
+    # Most often somebody above has looked already and found nothing.
+    return None if setting is False else offload_of(setting)
 
 
 def raw_fields(fields: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
@@ -137,9 +175,11 @@ async def send_file(
         FileNotFoundError, PermissionError, NotARegularFileError: nothing was sent yet.
         FileTruncatedError: the file ended before the promised length; the server ends the connection.
     """
+    # What may be gone by then is not left to a front server.
+    offload = None if sendfile is False or removed_later else offload_for(scope)
     file = await open_file_async(path_or_file, offset=offset, count=count, closefd=closefd)
     try:
-        plan = plan_file_response(request_head(scope), file, status=status, fields=headers, **options)
+        plan = plan_file_response(request_head(scope), file, status=status, fields=headers, offload=offload, **options)
     except BaseException:
         file.close()
         raise
@@ -170,6 +210,17 @@ async def deliver(
 
     A plan without a file (an error, a redirect, a listing) holds its whole body as bytes.
     """
+    exchange = getattr(send, "__self__", None)
+    if (
+        isinstance(exchange, Exchange)
+        and file is not None
+        and plan.segments
+        and sendfile is not False
+        and exchange.offer is offer_in(scope)
+    ):
+        # Nobody stands between.
+        await exchange.respond(_start(plan), file, plan.segments, on_transfer, plan.not_offloaded)
+        return
     try:
         delivery = choose_delivery(scope, plan, file, sendfile=sendfile, removed_later=removed_later)
     except BaseException:
@@ -186,7 +237,8 @@ async def deliver(
             delivery.offer.report_failure(events.reason_of(error))
             raise
         # From here on the file is the message's: `send` may return, or fail, before or after it was delivered.
-        await send({"type": PATHSEND, "path": file.path or "", KEY: Shipment(file, plan.segments, on_transfer)})
+        shipment = Shipment(file, plan.segments, on_transfer, plan.not_offloaded)
+        await send({"type": PATHSEND, "path": file.path or "", KEY: shipment})
         return
     began = time.perf_counter()
     sent = Count()
@@ -196,9 +248,9 @@ async def deliver(
     try:
         with file or nullcontext():
             await marked(_start(plan))
-            if delivery.way == "none":
+            if delivery.way in ("none", "offload"):
                 await marked({"type": "http.response.body", "body": b"", "more_body": False})
-                completed = True
+                completed = True if delivery.way == "none" else None
             elif delivery.way == "pathsend" and file is not None:
                 # Not marked: an OSError here may be that of the server's own opening of the path.
                 await send(_plain_pathsend(plan, file))
@@ -208,7 +260,7 @@ async def deliver(
                 completed = await send_chunks(plan.segments, plan.body_length, receive, marked, sent)
                 ending = "" if completed else CLIENT_LEFT
     except SendFailed as failure:
-        if not _reports_departure(scope):
+        if not reports_departure(scope):
             ending = events.reason_of(failure.error)
             raise failure.error
         ending = CLIENT_LEFT
@@ -221,9 +273,9 @@ async def deliver(
             events.report(
                 Transfer(
                     delivery.way,
-                    "; ".join(filter(None, (delivery.reason, ending))),
+                    "; ".join(filter(None, (plan.not_offloaded, delivery.reason, ending))),
                     plan.status,
-                    plan.body_length,
+                    plan.promised,
                     sent.bytes if told else None,
                     time.perf_counter() - began if told else None,
                     completed,
@@ -232,7 +284,7 @@ async def deliver(
             )
 
 
-def _reports_departure(scope: Scope) -> bool:
+def reports_departure(scope: Scope) -> bool:
     """Whether an OSError of `send` means that the client has left (ASGI 2.4, "Disconnected Client")."""
     version = scope.get("asgi", {}).get("spec_version", "2.0")
     return tuple(map(int, version.split("."))) >= (2, 4)

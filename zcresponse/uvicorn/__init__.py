@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from zcresponse.asgi.connection.cycle import FileSender
 from zcresponse.environment import Settings
-from zcresponse.uvicorn._app import FileSender
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
@@ -48,6 +48,11 @@ class _FileSending(asyncio.Protocol):
     #: Seconds after which a reader that takes nothing is cut, 0 for never; by default `ZCRESPONSE_STALL_TIMEOUT`,
     #: else 60.
     stall_timeout_s: float | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # A mistake is told when the server starts. Not kept: what is set on the class afterwards counts too.
+        _settings_of.__wrapped__(cls)
 
     def __init__(
         self,

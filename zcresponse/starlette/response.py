@@ -1,25 +1,26 @@
-"""The door for Starlette and FastAPI: a drop-in for `starlette.responses.FileResponse`, and a switch for an app."""
+"""A Starlette response whose body is a file, and a switch for a whole application."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Unpack, cast
+from typing import Any, Unpack
 
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.responses import FileResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from zcresponse.asgi.middleware import ZeroCopyMiddleware
-from zcresponse.asgi.transport import deliver, request_head
+from zcresponse.arguments import check_delivery, check_text
+from zcresponse.asgi.middleware import MiddlewareOptions, ZeroCopyMiddleware
+from zcresponse.asgi.transport import deliver, offload_for, request_head
 from zcresponse.events import OnTransfer
-from zcresponse.files import open_file_async
+from zcresponse.files import OpenedFile, open_file_async
 from zcresponse.files.opened import FileSource, check_source, check_window
-from zcresponse.http.disposition import format_content_disposition
+from zcresponse.http.disposition import check_disposition, format_content_disposition
 from zcresponse.http.mediatype import guess_media_type
 from zcresponse.http.request import RequestHead
-from zcresponse.plan import FileOptions, plan_file_response
+from zcresponse.plan import FileOptions, Offload, plan_file_response
 from zcresponse.plan.response import check_fields, check_options, check_value
 
 __all__ = ["ZeroCopyFileResponse", "install"]
@@ -71,17 +72,24 @@ class ZeroCopyFileResponse(FileResponse):
         **options: Unpack[FileOptions],
     ) -> None:
         # Not super().__init__: it would tell the type from the machine's tables and promise what stat_result says.
-        self.path = cast("Any", path)
+        if filename is not None:
+            check_text("filename", filename)
+        if content_disposition_type != "attachment":
+            check_disposition("content_disposition_type", content_disposition_type)
+        self.path: Any = path
         self.status_code = status_code
         self.filename = filename
         if media_type is None:
-            self.media_type = guess_media_type(filename or _name_of(path))
+            self.media_type = guess_media_type(filename or (path if type(path) is str else _name_of(path)))
         else:
             self.media_type = check_value("media_type", media_type)
-        check_window(offset, count)
-        check_source(path)
-        if on_transfer is not None and not callable(on_transfer):
-            raise TypeError(f"on_transfer: a callable is needed, not {type(on_transfer).__name__}")
+        if offset != 0 or count is not None:
+            check_window(offset, count)
+        # Most are a str; a union is built anew each time it is asked about.
+        if type(path) is not str:
+            check_source(path)
+        if on_transfer is not None or sendfile is not None:
+            check_delivery(on_transfer, sendfile)
         self.background = background
         self.stat_result = None
         if headers is not None:
@@ -100,16 +108,29 @@ class ZeroCopyFileResponse(FileResponse):
         self._on_transfer = on_transfer
         self._sendfile = sendfile
         self._removed_later = removed_later
-        self._options = options
+        # The header has the others, and whoever takes them out wants none.
+        self._etag = options.get("etag", True)
+        self._last_modified = options.get("last_modified", True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request, send = (
-            (RequestHead("GET"), _denial(send)) if scope["type"] == "websocket" else (request_head(scope), send)
+            (RequestHead("GET"), _denial(send)) if scope["type"] == "websocket" else (self._request_head(scope), send)
         )
-        file = await open_file_async(self.path, offset=self._offset, count=self._count, closefd=self._closefd)
+        # The usual background task of a download deletes the file. FastAPI sets one after this was made.
+        removed_later = self.background is not None if self._removed_later is None else self._removed_later
+        offload = None if removed_later else self._offload_for(scope)
+        file = await self._open()
         try:
             fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self.raw_headers]
-            plan = plan_file_response(request, file, status=self.status_code, fields=fields, **self._options)
+            plan = plan_file_response(
+                request,
+                file,
+                status=self.status_code,
+                fields=fields,
+                etag=self._etag,
+                last_modified=self._last_modified,
+                offload=offload,
+            )
         except BaseException:
             file.close()
             raise
@@ -121,35 +142,56 @@ class ZeroCopyFileResponse(FileResponse):
             send,
             on_transfer=self._on_transfer,
             sendfile=self._sendfile,
-            # The usual background task of a download deletes the file. FastAPI sets one after this was made.
-            removed_later=self.background is not None if self._removed_later is None else self._removed_later,
+            removed_later=removed_later,
         )
         if self.background is not None:
             await self.background()
 
+    async def _open(self) -> OpenedFile:
+        return await open_file_async(self.path, offset=self._offset, count=self._count, closefd=self._closefd)
 
-def install(app: Starlette) -> None:
-    """Give a Starlette or FastAPI application kernel sendfile on stock uvicorn, where `--http` cannot be set.
+    def _request_head(self, scope: Scope) -> RequestHead:
+        return request_head(scope)
 
-    Wraps the whole middleware stack in `zcresponse.asgi.ZeroCopyMiddleware`: `app.add_middleware` would put it below
-    Starlette's own error handler, where uvicorn can no longer be recognised. A second call changes nothing.
+    def _offload_for(self, scope: Scope) -> Offload | None:
+        # A front server has nothing to do with an answer to a handshake.
+        return None if self._sendfile is False or scope["type"] == "websocket" else offload_for(scope)
+
+
+def install(app: Starlette, **options: Unpack[MiddlewareOptions]) -> None:
+    """Put `zcresponse.asgi.ZeroCopyMiddleware` around a Starlette or FastAPI application: sendfile without `--http`.
+
+    It goes around the whole middleware stack: `app.add_middleware` would put it below Starlette's own error handler,
+    where the server can no longer be recognised. A second call changes nothing.
+
+    Args:
+        options: those of the middleware.
 
     Raises:
         RuntimeError: the application has handled a request already.
+        TypeError, ValueError, FileNotFoundError, NotADirectoryError: as the middleware.
     """
     if app.middleware_stack is not None:
         raise RuntimeError("install(app) must be called before the application handles its first request")
     build = app.build_middleware_stack
     if not isinstance(build, _Build):
-        app.build_middleware_stack = _Build(build)  # type: ignore[method-assign]
+        app.build_middleware_stack = _Build(build, options)  # type: ignore[method-assign]
 
 
 class _Build:
-    def __init__(self, build: Callable[[], ASGIApp]) -> None:
+    def __init__(self, build: Callable[[], ASGIApp], options: MiddlewareOptions) -> None:
         self._build = build
+        # Made now, so that what cannot be meant is told now, not to the first client.
+        self._middleware = ZeroCopyMiddleware(self._run, **options)
+        self._stack: ASGIApp | None = None
 
     def __call__(self) -> ASGIApp:
-        return ZeroCopyMiddleware(self._build())
+        self._stack = self._build()
+        return self._middleware
+
+    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert self._stack is not None
+        await self._stack(scope, receive, send)
 
 
 def _name_of(path: FileSource) -> str:

@@ -19,13 +19,13 @@ from concurrent.futures import Future
 from enum import Enum, auto
 from typing import Any, Final
 
+from zcresponse.asgi.connection.hold import InputHold
 from zcresponse.errors import FileTruncatedError
 from zcresponse.events import logger
 from zcresponse.files import FileRegion, reading
 from zcresponse.files.linux import Storage
 from zcresponse.plan import Segment
 from zcresponse.sendfile import CLIENT_GONE, NOT_SUPPORTED, send_region
-from zcresponse.uvicorn._input import InputHold
 
 __all__ = ["ClientLeft", "Pump", "ReaderStalled", "reset"]
 

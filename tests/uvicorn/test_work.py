@@ -1,0 +1,276 @@
+"""How much work an answer is: counted, not timed, so that a step that is added to every request is seen.
+
+The bounds are what is needed today and a little more. Whoever raises one says in the commit what for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, cast
+
+import pytest
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from tests.support.django_project import project
+from tests.support.kernel import Call, trace_syscalls
+from tests.support.sites import SMALL, Site, content, own_file, site_fixture
+from zcresponse import Transfer, django
+from zcresponse.asgi.types import ASGIApp, Message, Receive, Scope, Send
+from zcresponse.starlette import ZeroCopyFileResponse
+from zcresponse.uvicorn import ZeroCopyHttpToolsProtocol
+
+site = site_fixture()
+
+#: Calls for the file and for the answer. What waits for requests and reads them, and what writes logs, is not ours.
+_FILE = ("openat2", "openat", "open", "newfstatat", "fstat", "fstatfs", "lseek", "close", "dup", "fcntl")
+_READ = ("preadv2", "preadv", "pread64", "read", "readv")
+_SEND = (
+    "sendfile",
+    "sendfile64",
+    "sendto",
+    "sendmsg",
+    "write",
+    "writev",
+    "splice",
+    "ioctl",
+    "setsockopt",
+    "getsockopt",
+)
+#: What only threads need: to be made, to be woken up.
+_THREADS = ("clone", "clone3", "futex", "eventfd2")
+REQUESTS = 50
+
+
+def _calls_of(site: Site, name: str) -> Counter[str]:
+    """The system calls of `REQUESTS` answers on one connection."""
+    with site.connect() as connection:
+        for _ in range(3):
+            # The first learns what the file lies on, by a thread.
+            assert connection.get(f"/file/{name}").status == 200
+        with trace_syscalls(site.pid, names=(*_FILE, *_READ, *_SEND, *_THREADS)) as trace:
+            for _ in range(REQUESTS):
+                assert connection.get(f"/file/{name}").status == 200
+    return Counter(call.name for call in trace.calls if _is_for_an_answer(call))
+
+
+def _is_for_an_answer(call: Call) -> bool:
+    if call.name in ("read", "write", "writev"):
+        # Loops and logs use these too.
+        return call.name != "read" and ("<socket:" in call.arguments or "<TCP:" in call.arguments)
+    # asyncio's debug mode looks at the source of whoever makes a handle or a task.
+    return '.py", ' not in call.arguments
+
+
+def _check_threads(calls: Counter[str]) -> None:
+    # Other threads of the server may wake up now and then; one that is needed does for every answer.
+    assert sum(calls[name] for name in _THREADS) < REQUESTS / 2, calls
+
+
+def test_a_small_cached_file_takes_five_calls_and_no_thread(site: Site) -> None:
+    calls = _calls_of(site, SMALL)
+    assert calls["openat2"] == REQUESTS
+    # It is opened, looked at, read, closed, and sent with its head.
+    assert sum(calls[name] for name in (*_FILE, *_READ, *_SEND)) <= 5 * REQUESTS + 5, calls
+    _check_threads(calls)
+
+
+def test_a_cached_file_of_a_mebibyte_is_sent_by_a_few_calls_and_not_read(site: Site) -> None:
+    with own_file(1024 * 1024) as (path, _):
+        calls = _calls_of(site, path.name)
+    # One is enough where the client keeps up; where it does not, the socket is duplicated and waited for.
+    assert REQUESTS <= calls["sendfile"] + calls["sendfile64"] < 12 * REQUESTS, calls
+    # Probes read a byte each, nine for the whole file, and nothing else is read.
+    assert calls["preadv2"] <= 30 * REQUESTS, calls
+    assert sum(calls[name] for name in _READ if name != "preadv2") < 5, calls
+    assert sum(calls[name] for name in _FILE) <= 6 * REQUESTS + 5, calls
+    _check_threads(calls)
+
+
+# --- in this process --------------------------------------------------------------------------------------------------
+
+
+class _Socket:
+    family = 2
+
+    def __init__(self) -> None:
+        self._fd = os.open(os.devnull, os.O_WRONLY)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def getsockname(self) -> tuple[str, int]:
+        return ("127.0.0.1", 2)
+
+    def getpeername(self) -> tuple[str, int]:
+        return ("127.0.0.1", 1)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class _Transport(asyncio.Transport):
+    """Keeps what is written: what a request costs beside the network."""
+
+    def __init__(self, sock: _Socket) -> None:
+        super().__init__({"socket": sock})
+        self.written: list[bytes] = []
+
+    def write(self, data: Any) -> None:
+        self.written.append(bytes(data))
+
+    def close(self) -> None:
+        pass
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return asyncio.Protocol()
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        pass
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    path = tmp_path / "small.bin"
+    path.write_bytes(content(SMALL)[:1024])
+    # Written long ago: its validators are strong.
+    os.utime(path, (1_600_000_000, 1_600_000_000))
+    return path
+
+
+def _plain(path: Path) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await ZeroCopyFileResponse(str(path))(cast("Any", scope), receive, cast("Any", send))
+
+    return app
+
+
+def _routed(path: Path) -> ASGIApp:
+    async def view(request: Request) -> Response:
+        return ZeroCopyFileResponse(str(path))
+
+    return cast("ASGIApp", Starlette(routes=[Route("/", view)]))
+
+
+def _djangos(path: Path) -> ASGIApp:
+    async def view(request: HttpRequest) -> HttpResponseBase:
+        return django.ZeroCopyFileResponse(str(path))
+
+    made: list[ASGIApp] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        with project(view):
+            if not made:
+                made.append(cast("ASGIApp", django.get_asgi_application()))
+            await made[0](scope, receive, send)
+
+    return app
+
+
+async def _ask(app: ASGIApp, rounds: int, profile: Any) -> list[bytes]:
+    config = Config(app, http=ZeroCopyHttpToolsProtocol, access_log=False, log_level="warning", lifespan="off")
+    config.load()
+    protocol: Any = ZeroCopyHttpToolsProtocol(config=config, server_state=ServerState(), app_state={})
+    sock = _Socket()
+    transport = _Transport(sock)
+    try:
+        protocol.connection_made(transport)
+        for turn in range(5 + rounds):
+            if turn == 5:
+                transport.written.clear()
+                sys.setprofile(profile)
+            protocol.data_received(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            while protocol.tasks:
+                await asyncio.wait(protocol.tasks)
+                await asyncio.sleep(0)
+            assert protocol.cycle.response_complete
+    finally:
+        sys.setprofile(None)
+        protocol.connection_lost(None)
+        sock.close()
+    return transport.written
+
+
+@pytest.mark.parametrize(("make", "bound"), [(_plain, 58), (_routed, 78), (_djangos, 96)])
+def test_a_small_cached_file_takes_so_many_function_calls(
+    make: Callable[[Path], ASGIApp], bound: int, small: Path
+) -> None:
+    counted = Counter[str]()
+
+    def profile(frame: FrameType, event: str, argument: Any) -> None:
+        if event == "call" and "zcresponse" in frame.f_code.co_filename.split(os.sep):
+            counted[f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_name}"] += 1
+
+    written = asyncio.run(_ask(make(small), REQUESTS, profile))
+    # In one write with its head.
+    assert len(written) == REQUESTS
+    assert all(answer.endswith(small.read_bytes()) for answer in written)
+    per_request = {name: count for name, count in counted.items() if count >= REQUESTS}
+    assert sum(counted.values()) <= bound * REQUESTS, per_request
+
+
+def test_answers_leave_nothing_for_the_garbage_collector(small: Path) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        before = set(map(id, gc.get_objects()))
+        asyncio.run(_ask(_plain(small), REQUESTS, None))
+        left = [each for each in gc.get_objects() if id(each) not in before]
+        # What is told of a transfer is kept by whoever hears of it.
+        ours = [each for each in left if type(each).__module__.startswith("zcresponse") and type(each) is not Transfer]
+        found = Counter(type(each).__name__ for each in ours)
+        collected = gc.collect()
+    finally:
+        gc.enable()
+    # What a connection leaves, whatever the number of its requests.
+    assert collected < 5 * REQUESTS, found
+    assert max(found.values(), default=0) < REQUESTS, found
+
+
+def test_the_head_of_a_file_on_its_way_waits_for_what_comes_in_its_place(small: Path) -> None:
+    transports: list[int] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def replacing_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await send(message)
+                await asyncio.sleep(0.1)
+                transports.append(len(written()))
+            else:
+                await send({"type": "http.response.body", "body": bytes(1024)})
+
+        def written() -> list[bytes]:
+            cycle: Any = cast("Any", send).__self__._cycle
+            return cast("list[bytes]", cycle.transport.written)
+
+        await ZeroCopyFileResponse(str(small))(cast("Any", scope), receive, cast("Any", replacing_send))
+
+    answer = b"".join(asyncio.run(_ask(app, 1, None)))
+    assert transports[-1] == 0
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert answer.endswith(b"\r\n\r\n" + bytes(1024))
