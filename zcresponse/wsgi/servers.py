@@ -1,0 +1,227 @@
+"""What each WSGI server does with a file that it is given through `wsgi.file_wrapper`, told from environ alone.
+
+PEP 3333 leaves open where a server begins to read and where it stops. What stands here was measured on a socket: each
+answer's bytes, the next answer on the same connection, what sendfile(2) returned in the server's process, a file that
+grows or shrinks while it is sent. The tests measure it anew, and the documentation's table of servers is made of what
+they find. A server that is not known is given blocks of bytes, which are exact everywhere.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import lru_cache
+from typing import Any, Final
+
+from zcresponse.wsgi.hubs import Hub
+from zcresponse.wsgi.types import Environ
+from zcresponse.wsgi.waitress import sending_wrapper
+from zcresponse.wsgi.wrappers import file_wrapper, offer_file_wrapper, with_file_wrapper
+
+__all__ = ["Server", "Takes", "best_wrapper", "made_by", "offer_best_wrapper", "server_behind"]
+
+
+class Takes(IntEnum):
+    """What a server sends exactly when it is given a positioned file and was told a Content-Length."""
+
+    #: Nothing, or nothing that blocks of bytes would not do as well.
+    NOTHING = 0
+    #: A whole file that does not grow meanwhile: it begins at the first byte, wherever the descriptor stands, and goes
+    #: on to the end, whatever the length.
+    WHOLE = 1
+    #: A region that begins where the descriptor stands and is as long as was promised.
+    REGION = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One row: a server in one of its modes.
+
+    Attributes:
+        name: what it is called in reasons.
+        measured: the release that was measured, by the tests over its sockets.
+        takes: what it may be given through `wsgi.file_wrapper`.
+        wrapper_from: the smallest body, in bytes, that costs it less through that than as one block.
+        reason: why it is given blocks of bytes, where it is.
+        reads_in_loop: whether it reads the file in the thread that serves all connections, so that a file system which
+            may not answer must be kept away from it.
+        wrapper: returns what our files are given to in the place of the server's own `wsgi.file_wrapper`.
+        hub: whose greenlets share its thread, if any: they must not wait for a disk.
+        dates: whether it gives answers the Date that they must have (RFC 9110 §6.6.1).
+        hang_up: ends the connection of a body that cannot be completed, where an error that comes out of the body does
+            not: the server would take another request while it owes the rest of this answer.
+    """
+
+    name: str
+    measured: str
+    takes: Takes = Takes.NOTHING
+    wrapper_from: int = 0
+    reason: str = ""
+    reads_in_loop: bool = False
+    wrapper: Callable[[Environ, Callable[..., Any]], Callable[..., Any]] = lambda environ, own: own
+    hub: Hub | None = None
+    dates: bool = True
+    hang_up: Callable[[Environ], object] = lambda environ: None
+
+
+def _hang_up(fd: int, *, reset: bool = False) -> None:
+    """End the connection behind a server's descriptor, which stays the server's to close."""
+    with socket.socket(fileno=os.dup(fd)) as connection:
+        if reset:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        else:
+            connection.shutdown(socket.SHUT_RDWR)
+
+
+def _hang_up_uwsgi(environ: Environ) -> None:
+    # The router takes the end of the worker's stream for that of the answer; a reset it passes on.
+    _hang_up(importlib.import_module("uwsgi").connection_fd(), reset="UWSGI_ROUTER" in environ)
+
+
+def _hang_up_werkzeug(environ: Environ) -> None:
+    # Its page about the error would otherwise follow as if it were the file's.
+    _hang_up(environ["werkzeug.socket"].fileno())
+
+
+def _hang_up_django(environ: Environ) -> None:
+    # A LimitedStream around the connection's own reader.
+    _hang_up(environ["wsgi.input"]._read.__self__.fileno())
+
+
+_UNKNOWN: Final = Server("the server", "", reason="it is not known what this server does with a file")
+
+# By its wrapper each body costs it some 30 us more (fstat, lseek, a selector), which is a tenth of the time of a small
+# one, and hardly to be seen from 64 KiB on: measured from 1 to 256 KiB, sync and gthread.
+_GUNICORN: Final = Server("gunicorn", "27.0.1", Takes.REGION, wrapper_from=64 * 1024)
+# 20.1 begins at the first byte, wherever the file stands; 21 and newer look.
+_GUNICORN_OLD: Final = Server("gunicorn", "20.1", reason="gunicorn before 21 does not look where a file stands")
+_GUNICORN_TLS: Final = Server("gunicorn", "27.0.1", reason="gunicorn cannot use sendfile over TLS")
+# It reads where sendfile would have been.
+_GUNICORN_GEVENT: Final = Server("gunicorn", "27.0.1", reason="gunicorn does not use sendfile on gevent", hub="gevent")
+_GUNICORN_EVENTLET: Final = Server(
+    "gunicorn",
+    "not measured: releases up to 26 have it",
+    reason="gunicorn does not use sendfile on eventlet",
+    hub="eventlet",
+)
+
+_UWSGI: Final = Server("uWSGI", "2.0.30", Takes.WHOLE, dates=False, hang_up=_hang_up_uwsgi)
+# What a file has grown by would stand in front of the next answer.
+_UWSGI_KEEPING: Final = Server(
+    "uWSGI",
+    "2.0.30",
+    reason="uWSGI sends a file to its end, and keeps connections here",
+    dates=False,
+    hang_up=_hang_up_uwsgi,
+)
+
+# Apache's own code moves the file, by sendfile where WSGIEnableSendfile is on.
+_MOD_WSGI: Final = Server("mod_wsgi", "6.1.1 on Apache 2.4.71", Takes.REGION)
+
+# Its own wrapper reads the file as the socket takes more. From one that becomes shorter it would go on reading nothing,
+# at full load, were it not for the error that ours raises.
+_WAITRESS: Final = Server("waitress", "3.0.2", Takes.REGION, reads_in_loop=True, wrapper=sending_wrapper)
+_BJOERN: Final = Server(
+    "bjoern", "3.2.2", reason="bjoern sends a file to its end and keeps the connection", dates=False
+)
+_MEINHELD: Final = Server("meinheld", "1.0.2", reason="meinheld sends no more of a file than the socket takes at once")
+_WSGIREF: Final = Server("wsgiref", "CPython 3.11", reason="wsgiref reads a file to its end")
+_DJANGO: Final = Server(
+    "Django's development server",
+    "5.2",
+    reason="Django's development server reads a file to its end",
+    hang_up=_hang_up_django,
+)
+_WERKZEUG: Final = Server(
+    "Werkzeug's development server",
+    "3.1.9",
+    reason="Werkzeug has no file_wrapper of its own",
+    hang_up=_hang_up_werkzeug,
+)
+_GEVENT: Final = Server("gevent.pywsgi", "26.9", reason="gevent.pywsgi has no file_wrapper of its own", hub="gevent")
+_EVENTLET: Final = Server("eventlet", "0.41", reason="eventlet has no file_wrapper of its own", hub="eventlet")
+
+
+#: Where a server says by itself what it is: one of tests. No header of a request comes here.
+_ROW: Final = "zcresponse.server"
+
+
+def made_by(server: Server, wrapper: Callable[..., Any], environ: Environ) -> Environ:
+    """Return `environ` as a server of that row would make it, whose `wsgi.file_wrapper` is `wrapper`."""
+    return {**with_file_wrapper(environ, wrapper), _ROW: server}
+
+
+def best_wrapper(environ: Environ) -> Callable[..., Any] | None:
+    """Return what a file is given to: the server's `wsgi.file_wrapper`, or one that does better with our files."""
+    own = file_wrapper(environ)
+    return None if own is None else server_behind(environ).wrapper(environ, own)
+
+
+def offer_best_wrapper(environ: Environ) -> None:
+    """Make it the `wsgi.file_wrapper` that a framework finds in `environ`."""
+    offer_file_wrapper(environ, best_wrapper(environ))
+
+
+def server_behind(environ: Environ) -> Server:
+    """Return the row of the server that made `environ`."""
+    said: Server | None = environ.get(_ROW)
+    if said is not None:
+        return said
+    if "gunicorn.socket" in environ:
+        return _gunicorn(type(environ["gunicorn.socket"]).__module__, environ.get("SERVER_SOFTWARE", ""))
+    if "uwsgi.version" in environ:
+        return _UWSGI_KEEPING if _uwsgi_keeps_connections() else _UWSGI
+    if "mod_wsgi.version" in environ:
+        return _MOD_WSGI
+    if "waitress.client_disconnected" in environ:
+        return _WAITRESS
+    if "werkzeug.socket" in environ:
+        return _WERKZEUG
+    if "eventlet.input" in environ:
+        return _EVENTLET
+    if "meinheld.client" in environ:
+        return _MEINHELD
+    reader = type(environ.get("wsgi.input")).__module__
+    if reader == "gevent.pywsgi":
+        return _GEVENT
+    wrapper = file_wrapper(environ)
+    module, name = getattr(wrapper, "__module__", None), getattr(wrapper, "__qualname__", None)
+    if (module, name) == ("builtins", "FileWrapper"):
+        return _BJOERN
+    if module == "wsgiref.util":
+        return _DJANGO if reader == "django.core.handlers.wsgi" else _WSGIREF
+    return _UNKNOWN
+
+
+# It says the same in each request.
+@lru_cache(maxsize=16)
+def _gunicorn(socket_module: str, software: str) -> Server:
+    module = socket_module.partition(".")[0]
+    if module == "gevent":
+        return _GUNICORN_GEVENT
+    if module == "eventlet":
+        return _GUNICORN_EVENTLET
+    if module == "ssl":
+        # HTTP/2 too, which gunicorn speaks over TLS alone.
+        return _GUNICORN_TLS
+    version = re.match(r"gunicorn/(\d+)\.", software)
+    major = int(version[1]) if version else getattr(sys.modules.get("gunicorn"), "version_info", (0,))[0]
+    return _GUNICORN if major >= 21 else _GUNICORN_OLD
+
+
+def _uwsgi_keeps_connections() -> bool:
+    # Only the module that uWSGI puts into its own interpreters tells how it was started.
+    try:
+        options = importlib.import_module("uwsgi").opt
+    except (ImportError, AttributeError):
+        return True
+    if "http11-socket" in options or "http-keepalive" in options:
+        return True
+    return b"http11" in (options.get("protocol"), options.get("socket-protocol"))
