@@ -1,0 +1,186 @@
+"""Where the answers of file responses are decided and handed to the server: a middleware, and Django's applications."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from inspect import getattr_static
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import django
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from django.core.handlers.asgi import ASGIHandler
+from django.core.handlers.wsgi import WSGIHandler
+from django.http import FileResponse, HttpRequest
+from django.http.response import HttpResponseBase
+
+from zcresponse.asgi.transport import deliver
+from zcresponse.django.response import ZeroCopyFileResponse, fields_of, in_threads, may_be_removed, offload_setting
+from zcresponse.django.sources import Content, closes_plainly, open_by_path, plain_file
+from zcresponse.files import MemoryFile, OpenedFile, open_content
+from zcresponse.plan import ResponsePlan
+from zcresponse.plan.offload import offload_of
+
+if TYPE_CHECKING:
+    from zcresponse.asgi.types import Send
+
+__all__ = ["ZeroCopyMiddleware", "get_asgi_application", "get_wsgi_application"]
+
+
+_ITERATION: Final = ("__iter__", "__aiter__", "streaming_content")
+
+
+class ZeroCopyMiddleware:
+    """Decides the answers of `ZeroCopyFileResponse`s, under Django's own WSGI and ASGI applications.
+
+    Put it first in `MIDDLEWARE`: it then sees what the others have made of a response. Further down it works too; a
+    middleware above it that wraps the body, as GZipMiddleware does, then gets the whole file in place of a part.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        _check_settings()
+        self.get_response = get_response
+        self._is_async = iscoroutinefunction(get_response)
+        if self._is_async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> Any:
+        if self._is_async:
+            return self._call_async(request)
+        return _decided(self.get_response(request), request)
+
+    async def _call_async(self, request: HttpRequest) -> HttpResponseBase:
+        return _decided(await self.get_response(request), request)
+
+
+def _decided(response: Any, request: HttpRequest) -> Any:
+    if isinstance(response, ZeroCopyFileResponse):
+        response.decide(request)
+    return response
+
+
+class ZeroCopyWSGIHandler(WSGIHandler):
+    """Django's WSGI application, which decides what `ZeroCopyFileResponse`s answer."""
+
+    def get_response(self, request: HttpRequest) -> Any:
+        return _decided(super().get_response(request), request)
+
+
+class ZeroCopyASGIHandler(ASGIHandler):
+    """Django's ASGI application, which hands files to the server and never holds more than a few blocks of one."""
+
+    async def run_get_response(self, request: Any) -> Any:
+        response = _decided(await super().run_get_response(request), request)
+        if isinstance(response, FileResponse):
+            response._zcresponse_request = request
+        return response
+
+    async def send_response(self, response: Any, send: Send) -> None:
+        request = getattr(response, "_zcresponse_request", None)
+        if request is None:
+            await super().send_response(response, send)
+            return
+        try:
+            if response.is_async:
+                await super().send_response(response, send)
+            else:
+                await self._send_file_response(response, request, send)
+        except Exception:
+            # Django closes a response whose client has left, but none that failed. Should we be cancelled over it, what
+            # went wrong first is still what the server has to hear.
+            with suppress(asyncio.CancelledError):
+                await sync_to_async(response.close)()
+            raise
+
+    async def _send_file_response(self, response: Any, request: Any, send: Send) -> None:
+        if isinstance(response, ZeroCopyFileResponse):
+            content, plan = _answer(response)
+            on_transfer, sendfile = response._on_transfer, response._sendfile
+        else:
+            content, plan = _stock(response, request.scope["method"])
+            on_transfer, sendfile = None, None
+        if content is None or plan is None:
+            if response.streaming and _iterates_as_django(response):
+                # Block by block: Django would read all of it before it sends the first.
+                response.streaming_content = in_threads(response.streaming_content)
+            await super().send_response(response, send)
+            return
+        fields = fields_of(response)
+        if response.cookies:
+            fields += [("Set-Cookie", cookie.output(header="").strip()) for cookie in response.cookies.values()]
+        await deliver(
+            ResponsePlan(response.status_code, fields, plan.segments, plan.offloaded, plan.not_offloaded),
+            content if isinstance(content, OpenedFile) else None,
+            request.scope,
+            # Django itself listens for the client's departure, and cancels us.
+            _never,
+            send,
+            on_transfer=on_transfer,
+            sendfile=sendfile,
+            removed_later=may_be_removed(response, request),
+        )
+
+
+def _answer(response: ZeroCopyFileResponse) -> tuple[Content | None, ResponsePlan | None]:
+    """Return what the response sends, if it is a file as it was decided: it is its message's from now on."""
+    if response._file is None or not response._is_untouched or response._page:
+        return None, None
+    content = response._file.content
+    if isinstance(content, OpenedFile):
+        response._file.content = MemoryFile(b"")
+    return content, response._plan
+
+
+def _iterates_as_django(response: Any) -> bool:
+    """Whether it is of no class of somebody's own that does something to what it sends."""
+    known = ZeroCopyFileResponse if isinstance(response, ZeroCopyFileResponse) else FileResponse
+    return all(getattr_static(type(response), name) is getattr_static(known, name) for name in _ITERATION)
+
+
+def _stock(response: FileResponse, method: str) -> tuple[Content | None, ResponsePlan | None]:
+    """Return what a response of Django's own sends, if it is a file that nobody has touched."""
+    if not _iterates_as_django(response):
+        return None, None
+    try:
+        plain = plain_file(response.file_to_stream)
+        offset = plain.tell()
+        # Django closes the response's own descriptor, and the message may live longer.
+        content = open_content(plain, offset=offset, closefd=False)
+    except Exception:
+        # No file at all, or one that must be read: whatever it may raise.
+        return None, None
+    if response.headers.get("Content-Length") != str(content.size):
+        content.close()
+        return None, None
+    if isinstance(content, OpenedFile) and closes_plainly(response.file_to_stream):
+        content = open_by_path(content, plain, offset, None) or content
+    segments = (content.region(),) if content.size and method != "HEAD" else ()
+    return content, ResponsePlan(response.status_code, [], segments)
+
+
+async def _never() -> NoReturn:
+    await asyncio.get_running_loop().create_future()
+    raise AssertionError
+
+
+def _check_settings() -> None:
+    """Tell a mistake in the settings now, not to the first client."""
+    offload_of(offload_setting())
+
+
+def get_wsgi_application() -> ZeroCopyWSGIHandler:
+    """Return the WSGI application of the project, as `django.core.wsgi.get_wsgi_application`."""
+    django.setup(set_prefix=False)
+    _check_settings()
+    return ZeroCopyWSGIHandler()
+
+
+def get_asgi_application() -> ZeroCopyASGIHandler:
+    """Return the ASGI application of the project, as `django.core.asgi.get_asgi_application`."""
+    django.setup(set_prefix=False)
+    _check_settings()
+    return ZeroCopyASGIHandler()

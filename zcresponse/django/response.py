@@ -1,0 +1,432 @@
+"""A Django response whose body is a file."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import replace
+from http import HTTPStatus
+from typing import Any, Unpack
+
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.db.models.fields.files import FieldFile
+from django.http import FileResponse, HttpRequest
+from django.http.response import ResponseHeaders
+
+from zcresponse.arguments import check_delivery, check_switch, check_text
+from zcresponse.asgi.transport import offload_for as offload_for_scope
+from zcresponse.django.sources import Content, blocks_of, guess_content_type, is_as_stored, open_source, plain_file
+from zcresponse.errors import FileTruncatedError
+from zcresponse.events import OnTransfer
+from zcresponse.files import FileRegion, MemoryFile, OpenedFile, reading
+from zcresponse.files.positioned import PositionedFile
+from zcresponse.plan import FileOptions, Offload, ResponsePlan, Segment
+from zcresponse.plan.offload import SETTING
+from zcresponse.plan.response import (
+    Description,
+    Fields,
+    check_options,
+    describe_file,
+    plan_described,
+    take_back,
+    values_of,
+)
+from zcresponse.wsgi.chunks import BLOCK, Chunks
+from zcresponse.wsgi.servers import offer_best_wrapper
+from zcresponse.wsgi.transport import make_content, offload_for, request_head
+
+__all__ = ["ZeroCopyFileResponse", "fields_of", "in_threads", "may_be_removed", "offload_setting"]
+
+
+class ZeroCopyFileResponse(FileResponse):
+    """A file as the answer to a request, with conditions and ranges, moved by the kernel where the server can.
+
+    Takes the parameters of Django's `FileResponse`, with a file in the place of the stream. The file is opened now. The
+    answer is decided once: with `request`, or by `ZeroCopyMiddleware`, or by the applications that this module gives;
+    under Django's own without any of them it is the whole file.
+
+    Args:
+        path_or_file: a path, an open binary file, a Django `File`, or the value of a `FileField`. Of a storage on this
+            machine's disks, and of a file in memory, conditions and ranges are answered; whatever else can be read is
+            sent as one stream, with its size if it has one.
+        as_attachment, filename, content_type, status, reason, charset, headers: as in Django. Without a type it is told
+            from the name by a table that is the same on every machine.
+        request: decide the answer to it now.
+        offset: first byte to send; None: where a file that was given open stands, otherwise 0.
+        count: how many bytes to send; None: all that follow.
+        on_transfer: called with a `zcresponse.Transfer` at the end of a body that is the file: not of a stream, nor
+            where a middleware has put another body in its place.
+        sendfile: False: read and give blocks, whatever the server offers.
+        options: `etag`, `last_modified`, `max_age`, `immutable`, `private` and the like: see
+            `zcresponse.plan.FileOptions`.
+
+    Raises:
+        FileNotFoundError, PermissionError, NotARegularFileError: what was to be opened.
+        TypeError, ValueError: an argument that cannot be meant; it is named.
+    """
+
+    block_size = BLOCK
+
+    #: The file; None where a stream is sent.
+    _file: _FileBody | None = None
+    #: The iterator of the file, as long as nobody has put another into its place, or around it.
+    _own: Iterator[bytes] | None = None
+    #: What its headers said of the file at first.
+    _described: Description | None = None
+    #: The decided answer, and what status, reason and headers were before.
+    _plan: ResponsePlan | None = None
+    _before: tuple[int, str | None, Fields]
+    _status: int = 200
+    _reason_phrase: str | None
+    #: What Django gives to the server's `wsgi.file_wrapper`.
+    file_to_stream: PositionedFile | None
+    #: What the file was opened from, if it is closed with the response.
+    _given: Any = None
+    #: What somebody has given to an answer without content: a page for an error.
+    _page: bytes = b""
+
+    def __init__(
+        self,
+        path_or_file: Any,
+        as_attachment: bool = False,
+        filename: str = "",
+        *,
+        content_type: str | None = None,
+        status: int | None = None,
+        reason: str | None = None,
+        charset: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        request: HttpRequest | None = None,
+        offset: int | None = None,
+        count: int | None = None,
+        on_transfer: OnTransfer | None = None,
+        sendfile: bool | None = None,
+        **options: Unpack[FileOptions],
+    ) -> None:
+        if options:
+            check_options(options)
+        if filename:
+            check_text("filename", filename)
+        check_switch("as_attachment", as_attachment)
+        check_delivery(on_transfer, sendfile)
+        self._on_transfer = on_transfer
+        self._sendfile = sendfile
+        super().__init__(
+            (),
+            as_attachment=as_attachment,
+            filename=filename,
+            content_type=content_type,
+            status=status,
+            reason=reason,
+            charset=charset,
+            headers=headers,
+        )
+        typed = content_type is not None or (headers is not None and "Content-Type" in ResponseHeaders(headers))
+        content, name = open_source(path_or_file, offset, count)
+        if content is None:
+            self._stream(path_or_file, typed, options)
+            return
+        self._file = _FileBody(content)
+        try:
+            self._describe(content, os.path.basename(filename or name), typed, options)
+        except BaseException:
+            content.close()
+            raise
+        self._resource_closers.append(self._file.end)
+        if hasattr(path_or_file, "close") and not isinstance(path_or_file, OpenedFile | MemoryFile):
+            # By its own method, which may do more than that of what it holds, or nothing; where Django closes things.
+            self._given = path_or_file
+            self._resource_closers.append(path_or_file.close)
+        self.streaming_content = self._file.read()
+        self._own = self._iterator
+        if request is not None:
+            self.decide(request)
+
+    def _describe(self, content: Content, name: str, typed: bool, options: FileOptions) -> None:
+        if not typed:
+            del self.headers["Content-Type"]
+        media_type = guess_content_type(name)
+        if self._charset is not None and media_type.startswith("text/"):
+            media_type = f"{media_type.partition(';')[0]}; charset={self._charset}"
+        self._described = describe_file(
+            content,
+            fields=fields_of(self),
+            media_type=media_type,
+            filename=name or None,
+            disposition="attachment" if self.as_attachment else "inline",
+            **options,
+        )
+        self._set_fields(self._described.fields)
+        if self.as_attachment:
+            self.headers.setdefault("Content-Disposition", "attachment")
+
+    def _stream(self, file: Any, typed: bool, options: FileOptions) -> None:
+        """Send what can only be read from front to back."""
+        # What can be said of it without knowing it: as of nothing in memory.
+        said = describe_file(MemoryFile(b""), media_type="text/plain", **options).fields
+        for name in ("Cache-Control", "ETag", "Last-Modified"):
+            for value in values_of(said, name):
+                self.headers.setdefault(name, value)
+        if not hasattr(file, "read"):
+            self.streaming_content = file
+            return
+        given = self.headers["Content-Type"]
+        self.set_headers(file)
+        if typed:
+            self.headers["Content-Type"] = given
+        if isinstance(file, FieldFile) and "Content-Length" not in self.headers and is_as_stored(file):
+            # One that cannot be asked by seeking to its end: its storage knows.
+            self.headers["Content-Length"] = str(file.size)
+        if isinstance(plain_file(file), io.TextIOBase | codecs.StreamReader | codecs.StreamReaderWriter):
+            # What was measured were characters.
+            del self.headers["Content-Length"]
+        length = self.headers.get("Content-Length")
+        if hasattr(file, "close"):
+            self._resource_closers.append(file.close)
+        # Never by the server's file_wrapper: the descriptor of a GzipFile, for one, is that of the compressed bytes.
+        self.streaming_content = blocks_of(file, None if length is None else int(length))
+
+    def _set_fields(self, fields: Fields) -> None:
+        if type(self.headers) is not ResponseHeaders:
+            # A mapping that somebody has put there.
+            self.headers: ResponseHeaders = ResponseHeaders({})
+        # As it keeps them. What it would check for each was checked when they were planned.
+        self.headers._store = {field[0].lower(): field for field in fields}
+
+    def decide(self, request: HttpRequest) -> None:
+        """Decide how `request` is answered: 200, 206, 304, 412 or 416. A second call changes nothing."""
+        file = self._file
+        if file is None or self._plan is not None:
+            return
+        status, fields = self.status_code, fields_of(self)
+        environ, method = request.META, request.method or "GET"
+        if environ.get("REQUEST_METHOD") != method:
+            # Tests leave it empty, and middleware overrides methods.
+            environ = {**environ, "REQUEST_METHOD": method}
+        head = request_head(environ)
+        untouched = self._is_untouched
+        if not untouched:
+            # Somebody else's body, such as a compressed one, has conditions too, but no parts.
+            head = replace(head, range=None)
+        offload = self._offload_for(request) if untouched else None
+        plan = plan_described(
+            head, file.content, status=status, fields=fields, described=self._described, offload=offload
+        )
+        if not untouched:
+            if plan.status != status:
+                super()._set_streaming_content(())
+                self._answer_empty(plan)
+            return
+        self._before = (status, self._reason_phrase, fields)
+        self._set_fields(plan.fields)
+        if plan.status == HTTPStatus.PARTIAL_CONTENT != status:
+            self.status_code = plan.status
+            self._reason_phrase = None
+        elif plan.status != status:
+            self._answer_empty(plan)
+        self._plan = plan
+        file.segments = plan.segments
+        environ = getattr(request, "environ", None)
+        if environ is not None:
+            file.source = make_content(
+                plan,
+                file.content,
+                environ,
+                on_close=file.content.close,
+                on_transfer=self._on_transfer,
+                sendfile=self._sendfile,
+            )
+            if isinstance(file.source, PositionedFile):
+                # What Django's handler gives to the file_wrapper that it finds.
+                self.file_to_stream = file.source
+                offer_best_wrapper(environ)
+
+    def _offload_for(self, request: HttpRequest) -> Offload | None:
+        """Return what a front server sends, if it may send the file."""
+        if self._sendfile is False:
+            return None
+        setting, environ = offload_setting(), getattr(request, "environ", None)
+        if environ is not None:
+            offload = offload_for(environ, setting)
+        else:
+            offload = offload_for_scope(getattr(request, "scope", {}), setting)
+        return None if offload is None or may_be_removed(self, request) else offload
+
+    def _answer_empty(self, plan: ResponsePlan) -> None:
+        self._set_fields(plan.fields)
+        self.status_code = plan.status
+        self._reason_phrase = None
+        # Without content it is nothing of which a compressor could make something.
+        self.streaming = False
+
+    @property
+    def _is_untouched(self) -> bool:
+        """Whether the body is the file as it was decided: nobody has replaced, wrapped or read it."""
+        return self._own is not None and self._iterator is self._own and not (self._file and self._file.begun)
+
+    def _take_back(self) -> None:
+        """Make it the whole file again, which fits whatever others do to the response: a part fits nothing else."""
+        plan, file = self._plan, self._file
+        if plan is None or file is None:
+            return
+        status, reason, before = self._before
+        if file.begun and plan.status != status:
+            # The part has been read: it stays one.
+            return
+        self._set_fields(take_back(fields_of(self), before, plan.fields))
+        if plan.status != status or plan.offloaded is not None:
+            self._plan = None
+            if self._status == plan.status:
+                self._status = status
+                self._reason_phrase = reason
+            self.streaming = True
+            file.segments = (file.content.region(),) if file.content.size else ()
+            file.source = self.file_to_stream = None
+
+    @property
+    def status_code(self) -> int:
+        return self._status
+
+    @status_code.setter
+    def status_code(self, value: int) -> None:
+        changed = self._plan is not None and value != self._plan.status
+        self._status = value
+        if changed and self._is_untouched:
+            self._take_back()
+
+    def _set_streaming_content(self, value: Any) -> None:
+        # Whoever empties it wants no body: the test client, for HEAD.
+        if self._own is not None and self._iterator is self._own and value != [] and not _is_test_clients(value):
+            self._take_back()
+            if self._file is not None and isinstance(self._file.source, PositionedFile):
+                # It is read now, and not to be told of as moved.
+                self._file.source = self.file_to_stream = None
+        super()._set_streaming_content(value)
+
+    @property
+    def content(self) -> bytes:
+        if self.streaming:
+            return super().content  # type: ignore[no-any-return]
+        return self._page
+
+    @content.setter
+    def content(self, value: bytes | str) -> None:
+        if self.streaming:
+            raise AttributeError("content: a file has none to set; set streaming_content")
+        self._page = self.make_bytes(value)
+        if self._page:
+            del self.headers["Content-Length"]
+
+    @property
+    def text(self) -> str:
+        return self.content.decode(self.charset or "utf-8")
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter([self._page]) if self._page else super().__iter__()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        # Under Django's own ASGI handler, which would read all of what can only be iterated over in a thread.
+        if self.is_async:
+            async for part in super().__aiter__():
+                yield part
+        elif self._file is None or not self._is_untouched:
+            async for part in in_threads(self.streaming_content):
+                yield part
+        else:
+            self._file.begun = True
+            for segment in self._file.segments:
+                for start in range(0, len(segment), BLOCK):
+                    count = min(BLOCK, len(segment) - start)
+                    if isinstance(segment, FileRegion):
+                        yield await reading.read(segment.file, segment.offset + start, count)
+                    else:
+                        yield segment[start : start + count]
+
+    def close(self) -> None:
+        super().close()
+        if self._file is not None and self._file.truncated is not None:
+            # For the server, which has not noticed: it must not take another request on this connection.
+            error, self._file.truncated = self._file.truncated, None
+            raise error
+
+
+class _FileBody:
+    """The file behind a response, which does not refer to the response: dropped, it is closed at once.
+
+    Attributes:
+        content: the file.
+        segments: what of it is the body.
+        source: what a WSGI server is given of it.
+        begun: whether somebody has begun to read.
+        truncated: the file turned out shorter than was promised.
+    """
+
+    def __init__(self, content: Content) -> None:
+        if isinstance(content, OpenedFile):
+            # A response that is dropped on the way closes it quietly.
+            content.hand_over()
+        self.content = content
+        self.segments: tuple[Segment, ...] = (content.region(),) if content.size else ()
+        self.source: PositionedFile | Chunks | None = None
+        self.begun = False
+        self.truncated: FileTruncatedError | None = None
+
+    def read(self) -> Iterator[bytes]:
+        """Iterate over what is the body when it is read: by then it may be the whole file after all."""
+        self.begun = True
+        # Not what the server is to be given: reading would move its descriptor.
+        counted = isinstance(self.source, Chunks)
+        yield from self.source if counted and self.source else Chunks(self.segments, None, lambda *_: None)
+
+    def end(self) -> None:
+        """Close the file, unless it was given away."""
+        source, self.source = self.source, None
+        try:
+            if source is not None:
+                # Not the instance's, over which Django has put the response's.
+                type(source).close(source)  # type: ignore[arg-type]
+        except FileTruncatedError as error:
+            self.truncated = error
+        finally:
+            self.content.close()
+
+
+def fields_of(response: FileResponse) -> Fields:
+    """Return the header fields of a response but for its cookies."""
+    headers = response.headers
+    if type(headers) is ResponseHeaders:
+        # Its items() looks each of them up by name.
+        return list(headers._store.values())
+    return [(name, str(value)) for name, value in headers.items()]
+
+
+def offload_setting() -> object:
+    """Return what the project's settings say of offloading, for `offload_of`."""
+    # Looking for one that is not there takes as long as opening a file.
+    return getattr(settings, SETTING, None) if settings.is_overridden(SETTING) else None
+
+
+def may_be_removed(response: Any, request: Any) -> bool:
+    """Whether something is to be done when the response is closed that may be to delete the file."""
+    usual = [response, request, response._iterator, response.file_to_stream]
+    usual += [getattr(response, "_file", None), getattr(response, "_given", None)]
+    known = set(map(id, usual)) - {id(None)}
+    # What each of them is a method of; None: of nothing.
+    owners = {id(getattr(closer, "__self__", None)) for closer in response._resource_closers}
+    return not owners <= known
+
+
+async def in_threads(parts: Iterator[bytes]) -> AsyncIterator[bytes]:
+    following = sync_to_async(lambda: next(parts, None))
+    while (part := await following()) is not None:
+        yield part
+
+
+def _is_test_clients(stream: object) -> bool:
+    """Whether a stream is what Django's test client makes of a response's: the same, and it sees the end."""
+    client = sys.modules.get("django.test.client")
+    return client is not None and getattr(stream, "gi_code", None) is client.closing_iterator_wrapper.__code__
