@@ -103,6 +103,15 @@ def test_a_directory_is_listed_redirected_and_left_by_no_path(site: Path) -> Non
         assert fetch(f"{base}/link.txt")[0] == 404
 
 
+def test_hidden_names_are_served_only_when_asked(site: Path) -> None:
+    (site / ".env").write_text("password")
+    for options, status in ((), 404), (("--hidden",), 200):
+        with serving(site, *options) as server:
+            base = f"http://127.0.0.1:{server.port}"
+            assert fetch(f"{base}/.env")[0] == status
+            assert (b".env" in fetch(base)[1]) == (status == 200)
+
+
 def test_options_say_what_is_listed_followed_and_kept(site: Path) -> None:
     with serving(site, "--no-listing", "--follow-symlinks", "--max-age", "60", "--access-log") as server:
         base = f"http://127.0.0.1:{server.port}"

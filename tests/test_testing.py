@@ -1,5 +1,11 @@
 from __future__ import annotations
 
+import gzip
+import io
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,11 +13,14 @@ from starlette.applications import Starlette
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
+from werkzeug.test import Client
 
 from tests.support.table import FILES, Files
 from zcresponse import Transfer
+from zcresponse.errors import FileTruncatedError
 from zcresponse.starlette import ZeroCopyFileResponse
-from zcresponse.testing import PathsendServer, record_transfers
+from zcresponse.testing import FileWrapperServer, HandedOver, PathsendServer, record_transfers
+from zcresponse.wsgi import send_file
 
 SIZE = FILES["data.bin"].size
 
@@ -83,3 +92,96 @@ def test_other_scopes_pass_untouched() -> None:
     scope: dict[str, Any] = {"type": "lifespan"}
     asyncio.run(PathsendServer(app)(scope, None, None))  # type: ignore[arg-type]
     assert seen == [(scope, None, None)]
+
+
+# --- WSGI -------------------------------------------------------------------------------------------------------------
+
+
+def sending(path: Path) -> Any:
+    return lambda environ, start_response: send_file(environ, start_response, path)
+
+
+def wrapping(file: Any, *fields: tuple[str, str]) -> Any:
+    """An application that knows nothing of us."""
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        start_response("200 OK", list(fields))
+        body: Iterable[bytes] = environ["wsgi.file_wrapper"](file)
+        return body
+
+    return app
+
+
+@pytest.mark.parametrize(("wanted", "offset", "count"), [(None, 0, SIZE), ("bytes=5-999", 5, 995)])
+def test_what_a_wsgi_server_was_given_is_seen_and_sent(
+    wanted: str | None, offset: int, count: int, files: Files, transfers: list[Transfer]
+) -> None:
+    path = files.path("data.bin")
+    server = FileWrapperServer(sending(path))
+    response = Client(server).get("/", headers={"Range": wanted} if wanted else {})
+    assert response.data == files.content("data.bin")[offset : offset + count]
+    assert server.handed_over == [HandedOver(str(path), offset, count)]
+    response.close()
+    assert [transfer.way for transfer in transfers] == ["file_wrapper"]
+
+
+def test_a_wsgi_server_without_ranges_takes_whole_files_alone(files: Files) -> None:
+    server = FileWrapperServer(sending(files.path("data.bin")), ranges=False)
+    client, content = Client(server), files.content("data.bin")
+    assert client.get("/", headers={"Range": "bytes=5-999"}, buffered=True).data == content[5:1000]
+    assert server.handed_over == []
+    assert client.get("/", buffered=True).data == content
+    assert server.handed_over == [HandedOver(str(files.path("data.bin")), 0, SIZE)]
+
+
+def test_a_wsgi_server_without_ranges_is_given_no_file_that_may_grow(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    server = FileWrapperServer(sending(path), ranges=False)
+    assert Client(server).get("/", buffered=True).data == b"content"
+    assert server.handed_over == []
+    os.utime(path, (time.time() - 10,) * 2)
+    assert Client(server).get("/", buffered=True).data == b"content"
+    assert len(server.handed_over) == 1
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_an_applications_mistake_is_seen_as_a_server_makes_it(ranges: bool, tmp_path: Path) -> None:
+    path = tmp_path / "file.gz"
+    path.write_bytes(gzip.compress(b"content"))
+    with gzip.open(path) as file:
+        server = FileWrapperServer(wrapping(file), ranges=ranges)
+        assert Client(server).get("/", buffered=True).data == path.read_bytes()
+
+
+def test_what_is_no_file_on_a_disk_is_read() -> None:
+    server = FileWrapperServer(wrapping(io.BytesIO(b"content")))
+    assert Client(server).get("/", buffered=True).data == b"content"
+    assert server.handed_over == []
+
+
+def test_a_wsgi_server_closes_what_it_was_given(files: Files) -> None:
+    file = files.path("data.bin").open("rb")
+    response = Client(FileWrapperServer(wrapping(file))).get("/")
+    assert not file.closed
+    response.close()
+    assert file.closed
+
+
+def test_a_file_that_is_shorter_than_promised_is_an_error(files: Files) -> None:
+    server = FileWrapperServer(wrapping(files.path("data.bin").open("rb"), ("Content-Length", str(SIZE + 1))))
+    with pytest.raises(FileTruncatedError):
+        Client(server).get("/", buffered=True)
+
+
+def test_a_middleware_that_reads_hands_nothing_over(files: Files) -> None:
+    def reading(environ: Any, start_response: Any) -> list[bytes]:
+        body = sending(files.path("data.bin"))(environ, start_response)
+        try:
+            return [b"".join(body)]
+        finally:
+            body.close()
+
+    server = FileWrapperServer(reading)
+    assert Client(server).get("/").data == files.content("data.bin")
+    assert server.handed_over == []

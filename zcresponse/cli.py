@@ -6,8 +6,12 @@ import sys
 
 __all__ = ["main"]
 
-_EXTRA = "serve"
-_OF_THE_EXTRA = ("click", "uvicorn", "h11")
+#: The extras, named as the commands, and what of each is imported at once.
+_EXTRAS = {
+    "bench": ("click", "matplotlib", "rich"),
+    "compress": ("click", "brotli", "rich", "zstandard"),
+    "serve": ("click", "uvicorn", "h11"),
+}
 
 
 def main() -> None:
@@ -18,6 +22,7 @@ def main() -> None:
         group(prog_name="zcresponse")
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
-        if missing not in _OF_THE_EXTRA:
+        extra = next((word for word in sys.argv[1:] if word in _EXTRAS), "serve")
+        if missing not in _EXTRAS[extra]:
             raise
-        sys.exit(f"zcresponse: {missing} is not installed; install it with: pip install 'zcresponse[{_EXTRA}]'")
+        sys.exit(f"zcresponse: {missing} is not installed; install it with: pip install 'zcresponse[{extra}]'")

@@ -3,35 +3,48 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import re
+import resource
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
-from tests.benchmarks.peers import PEERS
-from tests.benchmarks.scenarios import KIB, MIB, SCENARIOS, SMALL_SIZES, Bench, Outcome, run
+from tests.benchmarks.peers import PEERS, WSGI, reason_against
+from tests.benchmarks.scenarios import SCENARIOS, Bench, MeasurementFailed, run
+from tests.support import wsgi_servers
+from tests.support.servers import ServerFailed
+from zcresponse.bench import report
+from zcresponse.bench.files import make_file, parse_size
+from zcresponse.bench.servers import ServerFailed as BenchServerFailed
+
+_EPILOG = """\
+The published comparisons of reading in blocks with sendfile are those of 1 GiB in blocks of 64 KiB, and of 4 GB in
+blocks of 8 KiB, 100 times:
+
+  python -m tests.benchmarks published-64KiB --size 1GiB
+  python -m tests.benchmarks published-8KiB --size 4GB --rounds 100
+"""
 
 
 def _size(text: str) -> int:
-    found = re.fullmatch(r"(\d+) ?(KiB|MiB|GiB|)", text)
-    if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 1GiB or 300MiB")
-    return int(found[1]) * {"": 1, "KiB": KIB, "MiB": MIB, "GiB": 1024 * MIB}[found[2]]
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error))
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks", epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("scenario", nargs="*", help=f"all by default, or beginnings of: {', '.join(SCENARIOS)}")
     parser.add_argument("--peer", action="append", choices=list(PEERS), help="measure only these; may be repeated")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=2, help="of each measurement with several connections")
+    parser.add_argument("--syscalls", action="store_true", help="count system calls of the big file too, by strace")
     parser.add_argument("--size", type=_size, default=_size("1GiB"), help="of the big file, by default 1GiB")
     parser.add_argument("--json", type=Path, help="write every figure of every round to this file")
+    parser.add_argument("--plots", type=Path, metavar="DIRECTORY", help="draw each scenario, as SVG")
     parser.add_argument(
         "--directory",
         type=Path,
@@ -47,71 +60,59 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return chosen
 
 
-def _make_file(path: Path, size: int) -> Path:
-    """Fill a file with random bytes, or keep the one that is there."""
-    if not path.exists() or path.stat().st_size != size:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            for position in range(0, size, MIB):
-                file.write(os.urandom(min(MIB, size - position)))
-            file.flush()
-            # The page cache cannot drop what has not been written yet.
-            os.fsync(file.fileno())
-    return path
-
-
-def _table(outcome: Outcome) -> str:
-    """The medians of a scenario and what they are of the others'."""
-    scenario = outcome.scenario
-    names = list(next(iter(outcome.figures.values())))
-    ratios = [(name, other) for name in scenario.ratios for other in ("Starlette", *scenario.against)]
-    header = ["", *names, *(f"{name} / {other}" for name, other in ratios)]
-    rows = [header]
-    for peer, figures in outcome.figures.items():
-        row = [peer, *(f"{outcome.median(peer, name):.4g}" for name in figures)]
-        for name, other in ratios:
-            ratio = outcome.ratio(peer, other, name)
-            row.append("-" if ratio is None else f"{ratio:.2f}")
-        rows.append(row)
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-    lines = []
-    for row in rows:
-        first, *others = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        lines.append("  ".join([first.strip().ljust(widths[0]), *others]))
-    return "\n".join([scenario.title, *lines, ""])
-
-
 def _progress(text: str) -> None:
     if sys.stderr.isatty():
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
+def _left_out(peers: set[str]) -> dict[str, str]:
+    reasons = {name: reason_against(PEERS[name]) for name in PEERS if name in peers}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the chosen scenarios, print a table for each, and write the figures."""
+    """Run the chosen scenarios, print a table for each, and write the figures; returns 1 when one of them failed."""
     chosen = _arguments(argv)
-    for name, size in SMALL_SIZES.items():
-        _make_file(chosen.directory / name, size)
-    big = _make_file(chosen.directory / "big.bin", chosen.size)
-    packages = ("uvicorn", "uvloop", "httptools", "h11", "starlette")
-    report = {
-        "machine": {"system": platform.platform(), "processors": os.cpu_count(), "python": platform.python_version()},
-        "packages": {name: version(name) for name in packages},
-        "size": chosen.size,
-        "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "scenarios": (results := dict[str, object]()),
-    }
-    with Bench.open(chosen.directory, big) as bench:
+    # 1,000 connections take more descriptors than many shells allow; servers inherit what is set here.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    big = make_file(chosen.directory / "big.bin", chosen.size)
+    taking_part = {name for scenario in chosen.scenario for name in SCENARIOS[scenario].peers}
+    left_out = _left_out(taking_part & set(chosen.peer or PEERS))
+    for name, reason in left_out.items():
+        print(f"left out: {name}: {reason}", file=sys.stderr)
+    what = report.describe(filter(None, (wsgi_servers.SERVERS[name].distribution for name in WSGI)))
+    results: dict[str, object] = {}
+    failed: list[str] = []
+    with Bench.open(chosen.directory, big, chosen.seconds) as bench:
         for name in chosen.scenario:
-            peers = [peer for peer in SCENARIOS[name].peers if not chosen.peer or peer in chosen.peer]
+            scenario = SCENARIOS[name]
+            peers = [peer for peer in scenario.peers if peer not in left_out and peer in (chosen.peer or PEERS)]
             if not peers:
                 continue
-            outcome = run(SCENARIOS[name], peers, bench, chosen.rounds, _progress)
-            _progress("")
-            print(f"{name}: {_table(outcome)}", flush=True)
-            results[name] = outcome.figures
+            try:
+                outcome = run(scenario, peers, bench, chosen.rounds, _progress, syscalls=chosen.syscalls)
+            except (MeasurementFailed, ServerFailed, BenchServerFailed, OSError) as error:
+                # The others may take hours, and are worth having.
+                print(f"{name}: failed: {error}\n", file=sys.stderr)
+                failed.append(name)
+                continue
+            finally:
+                _progress("")
+            # Loaded when the servers are gone: it needs matplotlib, which takes its time.
+            from tests.benchmarks.tables import draw, table
+
+            print(f"{name}: {table(scenario, outcome)}", flush=True)
+            results[name] = outcome.as_json()
             if chosen.json:
-                chosen.json.write_text(json.dumps(report, indent=1) + "\n")
-    return 0
+                made = {"size": chosen.size, "rounds": chosen.rounds, "left_out": left_out, "scenarios": results}
+                report.write(chosen.json, {**what, **made})
+            if chosen.plots:
+                chosen.plots.mkdir(parents=True, exist_ok=True)
+                machine = what["machine"]
+                draw(chosen.plots / f"{name}.svg", scenario, outcome, f"{machine['processor']}, {machine['system']}")
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

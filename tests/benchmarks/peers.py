@@ -1,48 +1,61 @@
-"""The servers that are measured, and what their processes used."""
+"""The servers that are measured."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from tests.support import servers
-from tests.support.servers import Server
+from tests.support import servers, wsgi_servers
+from zcresponse.bench import servers as bench_servers
+from zcresponse.bench.peers import Peer
+from zcresponse.bench.servers import FILES, Server
 
-__all__ = ["PEERS", "Peer", "cpu_seconds", "memory_bytes"]
+__all__ = ["DJANGO_WSGI", "FRAMEWORKS", "PEERS", "WSGI", "Peer", "reason_against"]
 
+_APPS = "zcresponse.bench.apps"
 _OURS = "zcresponse.uvicorn:ZeroCopyHttpToolsProtocol"
 _OURS_H11 = "zcresponse.uvicorn:ZeroCopyH11Protocol"
 
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """One server with one application.
-
-    Attributes:
-        name: What tables call it.
-        start: Starts it on a directory.
-        stock: The name of Starlette's FileResponse on the same loop and parser.
-    """
-
-    name: str
-    start: Callable[[Path], AbstractContextManager[Server]]
-    stock: str = "Starlette"
+_Start = Callable[[Path], AbstractContextManager[Server]]
 
 
-def _uvicorn(
-    app: str, http: str = "httptools", *, loop: str = "uvloop"
-) -> Callable[[Path], AbstractContextManager[Server]]:
+def _uvicorn(app: str, http: str = "httptools", *, loop: str = "uvloop") -> _Start:
     return lambda directory: servers.uvicorn(
-        f"tests.benchmarks.apps:{app}",
-        "--no-access-log",
-        loop=loop,
-        http=http,
-        env={"BENCHMARK_FILES": str(directory)},
+        f"{_APPS}.{app}", "--no-access-log", loop=loop, http=http, env={FILES: str(directory)}
     )
+
+
+def _uvicorn_tls(app: str) -> _Start:
+    return lambda directory: servers.uvicorn(
+        f"{_APPS}.{app}",
+        "--no-access-log",
+        loop="uvloop",
+        http=_OURS,
+        tls=servers.certificate(),
+        env={FILES: str(directory)},
+    )
+
+
+def _hypercorn(app: str) -> _Start:
+    return lambda directory: servers.hypercorn(f"{_APPS}.{app}", env={FILES: str(directory)})
+
+
+def _daphne(app: str) -> _Start:
+    return lambda directory: servers.daphne(f"{_APPS}.{app}", env={FILES: str(directory)})
+
+
+def _uvicorn_worker(app: str, worker_class: str) -> _Start:
+    """gunicorn with a worker of uvicorn's."""
+    return lambda directory: servers.gunicorn(f"{_APPS}.{app}", worker_class=worker_class, env={FILES: str(directory)})
+
+
+def _granian(app: str) -> _Start:
+    return lambda directory: servers.granian(f"{_APPS}.{app}", env={FILES: str(directory)})
 
 
 def _nginx(directory: Path) -> AbstractContextManager[Server]:
@@ -50,47 +63,122 @@ def _nginx(directory: Path) -> AbstractContextManager[Server]:
     return servers.nginx(directory, directives="keepalive_requests 100000000;")
 
 
-def _raw(directory: Path) -> AbstractContextManager[Server]:
-    return servers.run_server([sys.executable, "-m", "tests.benchmarks.raw", str(directory)])
+def _wsgi(server: str, app: str) -> _Start:
+    return lambda directory: wsgi_servers.start(server, f"{_APPS}.{app}", env={FILES: str(directory)})
 
+
+def _front(server: str, app: str, how: str) -> _Start:
+    """nginx in front of an application, see `tests.benchmarks.front`."""
+    command = [sys.executable, "-m", "tests.benchmarks.front"]
+    return lambda directory: servers.run_server([*command, str(directory), server, f"{_APPS}.{app}", how])
+
+
+#: The WSGI servers that are measured with Flask.
+WSGI = (
+    "gunicorn sync",
+    "gunicorn gthread",
+    "gunicorn gevent",
+    "waitress",
+    "cheroot",
+    "uwsgi http-socket",
+    "mod_wsgi embedded",
+    "mod_wsgi daemon",
+)
+
+#: Those that are measured with Django.
+DJANGO_WSGI = ("gunicorn sync", "gunicorn gthread")
+
+#: By the framework's own on a server, that and ours there: what a user's view is.
+FRAMEWORKS = {
+    "Starlette, routed": (
+        _uvicorn("starlette:stock"),
+        "zcresponse, in Starlette",
+        _uvicorn("starlette:zero_copy", _OURS),
+    ),
+    "FastAPI, uvicorn": (
+        _uvicorn("fastapi:stock"),
+        "zcresponse, FastAPI, uvicorn",
+        _uvicorn("fastapi:zero_copy", _OURS),
+    ),
+    "FastAPI, gunicorn": (
+        _uvicorn_worker("fastapi:stock", "uvicorn_worker.UvicornWorker"),
+        "zcresponse, FastAPI, gunicorn",
+        _uvicorn_worker("fastapi:zero_copy", "tests.support.workers.UvloopHttpTools"),
+    ),
+    "Django, uvicorn": (
+        _uvicorn("django_stock:asgi"),
+        "zcresponse, Django, uvicorn",
+        _uvicorn("django_zero_copy:asgi", _OURS),
+    ),
+    **{
+        f"Django, {server}": (
+            _wsgi(server, "django_stock:wsgi"),
+            f"zcresponse, Django, {server}",
+            _wsgi(server, "django_zero_copy:wsgi"),
+        )
+        for server in DJANGO_WSGI
+    },
+    **{
+        f"Flask, {server}": (_wsgi(server, "flask:stock"), f"zcresponse, {server}", _wsgi(server, "flask:zero_copy"))
+        for server in WSGI
+    },
+}
+
+#: Where an ASGI application cannot have sendfile, besides on stock uvicorn; by the end of the peers' names.
+CHUNKED = {", TLS": _uvicorn_tls, ", hypercorn": _hypercorn, ", daphne": _daphne}
 
 #: All peers by name. Without a loop and parser in its name, one runs on uvloop and httptools.
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer("zcresponse", _uvicorn("zero_copy", _OURS)),
-        Peer("zcresponse, in Starlette", _uvicorn("routed_zero_copy", _OURS), "Starlette, routed"),
-        Peer("zcresponse, asyncio", _uvicorn("zero_copy", _OURS, loop="asyncio"), "Starlette, asyncio"),
-        Peer("zcresponse, h11", _uvicorn("zero_copy", _OURS_H11), "Starlette, h11"),
-        Peer("zcresponse, asyncio, h11", _uvicorn("zero_copy", _OURS_H11, loop="asyncio"), "Starlette, asyncio, h11"),
-        Peer("zcresponse chunks", _uvicorn("zero_copy")),
-        Peer("Starlette on our protocol", _uvicorn("stock", _OURS)),
-        Peer("Starlette", _uvicorn("stock")),
-        Peer("Starlette, routed", _uvicorn("routed_stock")),
-        Peer("Starlette, asyncio", _uvicorn("stock", loop="asyncio")),
-        Peer("Starlette, h11", _uvicorn("stock", "h11")),
-        Peer("Starlette, asyncio, h11", _uvicorn("stock", "h11", loop="asyncio")),
-        Peer("constant", _uvicorn("constant")),
-        Peer("nginx", _nginx),
-        Peer("raw sendfile", _raw),
+        Peer("zcresponse", _uvicorn("starlette:plain_zero_copy", _OURS), "Starlette"),
+        Peer(
+            "zcresponse, asyncio",
+            _uvicorn("starlette:plain_zero_copy", _OURS, loop="asyncio"),
+            "Starlette, asyncio",
+        ),
+        Peer("zcresponse, h11", _uvicorn("starlette:plain_zero_copy", _OURS_H11), "Starlette, h11"),
+        Peer(
+            "zcresponse, asyncio, h11",
+            _uvicorn("starlette:plain_zero_copy", _OURS_H11, loop="asyncio"),
+            "Starlette, asyncio, h11",
+        ),
+        Peer("zcresponse chunks", _uvicorn("starlette:plain_zero_copy"), "Starlette"),
+        *(
+            Peer(f"zcresponse chunks{where}", start("starlette:plain_zero_copy"), f"Starlette{where}")
+            for where, start in CHUNKED.items()
+        ),
+        *(Peer(f"Starlette{where}", start("starlette:plain_stock"), "Starlette") for where, start in CHUNKED.items()),
+        Peer("zcresponse, granian", _granian("starlette:plain_zero_copy"), "Starlette, granian", ("granian",)),
+        Peer("Starlette on our protocol", _uvicorn("starlette:plain_stock", _OURS), "Starlette"),
+        Peer("Starlette", _uvicorn("starlette:plain_stock")),
+        Peer("Starlette, asyncio", _uvicorn("starlette:plain_stock", loop="asyncio"), "Starlette"),
+        Peer("Starlette, h11", _uvicorn("starlette:plain_stock", "h11"), "Starlette"),
+        Peer("Starlette, asyncio, h11", _uvicorn("starlette:plain_stock", "h11", loop="asyncio"), "Starlette"),
+        Peer("Starlette, granian", _granian("starlette:plain_stock"), "Starlette", ("granian",)),
+        Peer("constant", _uvicorn("starlette:constant"), "Starlette"),
+        Peer("aiohttp", bench_servers.aiohttp, "Starlette", ("aiohttp",)),
+        Peer("nginx", _nginx, "Starlette"),
+        Peer("offloaded, Starlette", _front("uvicorn", "starlette:zero_copy", "offloaded"), "proxied, Starlette"),
+        Peer("proxied, Starlette", _front("uvicorn", "starlette:zero_copy", "proxied"), "Starlette, routed"),
+        Peer("offloaded, Flask", _front("gunicorn gthread", "flask:zero_copy", "offloaded"), "proxied, Flask"),
+        Peer("proxied, Flask", _front("gunicorn gthread", "flask:zero_copy", "proxied"), "Flask, gunicorn gthread"),
+        Peer("raw 8 KiB", partial(bench_servers.raw, "read-8KiB"), "Starlette"),
+        Peer("raw 64 KiB", partial(bench_servers.raw, "read-64KiB"), "Starlette"),
+        Peer("raw 1 MiB", partial(bench_servers.raw, "read-1MiB"), "Starlette"),
+        Peer("raw copyfileobj", partial(bench_servers.raw, "copyfileobj"), "Starlette"),
+        Peer("raw sendfile", partial(bench_servers.raw, "socket.sendfile"), "Starlette"),
+        Peer("raw zcresponse.sendfile", partial(bench_servers.raw, "sendfile"), "Starlette"),
+        *(Peer(ours, start, stock) for stock, (_, ours, start) in FRAMEWORKS.items()),
+        *(Peer(stock, start, "Starlette") for stock, (start, _, _) in FRAMEWORKS.items()),
+        *(Peer(f"upgraded, {server}", _wsgi(server, "flask:upgraded"), f"Flask, {server}") for server in WSGI),
     )
 }
 
 
-def _processes(server: Server) -> set[int]:
-    return {server.pid, *servers.descendants(server.pid)}
-
-
-def cpu_seconds(server: Server) -> float:
-    """Processor time that a server's processes have used, in user mode and in the kernel."""
-    ticks = 0
-    for pid in _processes(server):
-        # After the name in parentheses: state is field 3, utime and stime are 14 and 15 (proc_pid_stat(5)).
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def memory_bytes(server: Server) -> int:
-    """Resident memory of a server's processes."""
-    return sum(map(servers.rss_bytes, _processes(server)))
+def reason_against(peer: Peer) -> str:
+    """Why a peer cannot be had on this machine, or ""."""
+    if peer.name == "nginx" and shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") is None:
+        return "nginx is not installed"
+    missing = peer.missing()
+    return f"{missing} is not installed" if missing else ""

@@ -11,47 +11,91 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from tests.benchmarks import clients
-from tests.benchmarks.peers import PEERS, Peer, cpu_seconds, memory_bytes
-from tests.support.servers import Server, wait_until
+from tests.benchmarks.peers import CHUNKED, DJANGO_WSGI, FRAMEWORKS, PEERS, WSGI
+from tests.support.servers import wait_until
+from zcresponse.bench import clients, measure
+from zcresponse.bench.figures import GIB, KIB, MIB, Figures, Outcome, crossover, run_rounds
+from zcresponse.bench.files import make_file, read_through
+from zcresponse.bench.servers import Server
+from zcresponse.bench.usage import Usage, memory_bytes
 
-__all__ = ["KIB", "MIB", "SCENARIOS", "SMALL_SIZES", "Bench", "Scenario", "run"]
-
-KIB, MIB = 1024, 1024**2
-SMALL_SIZES = {"1KiB.bin": KIB, "64KiB.bin": 64 * KIB, "1MiB.bin": MIB}
+__all__ = ["SCENARIOS", "Bench", "Growth", "MeasurementFailed", "Scenario", "run"]
 
 _TIMEOUT_S = 120.0
-_WRK_S = 2
 _LATENCY_S = 3.0
 _DOWNLOADS = 4
-_STALLED = 200
+_READERS = 64
 
-#: Figures by their names.
-Figures = dict[str, float]
+#: Sizes by the names of their figures.
+SIZES = {"1 KiB": KIB, "16 KiB": 16 * KIB, "256 KiB": 256 * KIB, "4 MiB": 4 * MIB, "64 MiB": 64 * MIB, "1 GiB": GIB}
+_SMALL_SIZES = {"1 KiB": KIB, "64 KiB": 64 * KIB, "1 MiB": MIB}
+_CROSSOVER_SIZES = {f"{kib} KiB": kib * KIB for kib in (1, 4, 16, 32, 64, 128, 256, 1024, 4096)}
+_CONNECTIONS = {str(count): count for count in (1, 10, 100, 1000)}
+
+#: The largest that wrk is given; larger ones are not done in its time.
+_WRK_MOST = MIB
+
+
+class MeasurementFailed(Exception):
+    """A server did not do what is measured; the message says what came instead."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What scenarios work with: the files, and processes for clients."""
+    """What scenarios work with.
+
+    Attributes:
+        directory: Where the files are.
+        big: The big file.
+        seconds: How long one measurement with several connections takes.
+        processes: For clients.
+    """
 
     directory: Path
     big: Path
+    seconds: int
     processes: ProcessPoolExecutor
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, directory: Path, big: Path) -> Iterator[Bench]:
+    def open(cls, directory: Path, big: Path, seconds: int) -> Iterator[Bench]:
         """A bench, until the end of the block."""
         # Spawned: a forked client would inherit this process's memory and sockets.
         with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as processes:
-            yield cls(directory, big, processes)
+            yield cls(directory, big, seconds, processes)
 
-    def download(self, server: Server, path: str, byte_range: str = "") -> tuple[int, float]:
-        """See `clients.download`."""
-        return self.processes.submit(clients.download, server.port, path, byte_range).result(_TIMEOUT_S)
+    def file(self, size: int) -> Path:
+        """A file of that size."""
+        if size == self.big.stat().st_size:
+            return self.big
+        for unit, factor in (("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
+            if not size % factor:
+                return make_file(self.directory / f"{size // factor}{unit}.bin", size)
+        return make_file(self.directory / f"{size}B.bin", size)
+
+    def client(self, server: Server) -> measure.Download:
+        """`clients.download` in another process, in the words of the server."""
+        fetch = partial(clients.download, tls=getattr(server, "tls", None) is not None)
+        return lambda *wanted: self.processes.submit(fetch, *wanted).result(_TIMEOUT_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """What figures of a scenario depend on.
+
+    Attributes:
+        label: What that is, with its unit.
+        unit: What is measured.
+        points: By the figure's name, what it depends on.
+    """
+
+    label: str
+    unit: str
+    points: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +107,13 @@ class Scenario:
         peers: Names of those that take part.
         measure: One measurement of one running server.
         ratios: Names of the figures that are compared.
-        against: Names of the peers that they are compared with, besides Starlette on the same loop and parser.
+        against: Names of the peers that they are compared with, besides the framework's own on the same server.
         warm: Whether the big file is brought into the page cache before each measurement.
         fresh: Whether each measurement needs a newly started server.
+        traced: Whether system calls of a download of the big file are counted too, on demand.
+        spread: Whether the table tells mean and deviation too.
+        growth: What the figures depend on, if they are of one kind.
+        conclude: What else is to be said of the outcome.
     """
 
     title: str
@@ -75,176 +123,337 @@ class Scenario:
     against: tuple[str, ...] = ("nginx",)
     warm: bool = True
     fresh: bool = False
-
-
-@dataclass(slots=True)
-class Outcome:
-    """The figures of one scenario: by peer and name, one for each round."""
-
-    scenario: Scenario
-    figures: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-
-    def median(self, peer: str, name: str) -> float:
-        """The median over the rounds."""
-        return statistics.median(self.figures[peer][name])
-
-    def ratio(self, peer: str, other: str, name: str) -> float | None:
-        """The median over the rounds of one peer's figure divided by another's; None where that makes no sense.
-
-        "Starlette" means that on the peer's own loop and parser, if it takes part.
-        """
-        if other == "Starlette" and PEERS[peer].stock in self.figures:
-            other = PEERS[peer].stock
-        if other == peer or other not in self.figures:
-            return None
-        pairs = list(zip(self.figures[peer][name], self.figures[other][name], strict=True))
-        return statistics.median(a / b for a, b in pairs) if all(b > 0 for _, b in pairs) else None
+    traced: bool = False
+    spread: bool = False
+    growth: Growth | None = None
+    conclude: Callable[[Outcome], str] | None = None
 
 
 def run(
-    scenario: Scenario, peers: Sequence[str], bench: Bench, rounds: int, progress: Callable[[str], None]
+    scenario: Scenario,
+    peers: Sequence[str],
+    bench: Bench,
+    rounds: int,
+    on_progress: Callable[[str], object],
+    *,
+    syscalls: bool = False,
 ) -> Outcome:
-    """Measure some peers of a scenario, `rounds` times each, in turn."""
-    outcome = Outcome(scenario)
+    """Measure some peers of a scenario, `rounds` times each, in turn, and with `syscalls` trace those that it says."""
     with contextlib.ExitStack() as stack:
         running = {}
-        if not scenario.fresh:
-            running = {name: stack.enter_context(PEERS[name].start(bench.directory)) for name in peers}
-            for server in running.values():
-                _warm_up(bench, server)
-        for number in range(rounds):
-            # Nobody always follows the same neighbour's heat.
-            names = [*peers[number % len(peers) :], *peers[: number % len(peers)]]
-            for name in names:
-                progress(f"round {number + 1} of {rounds}: {name}")
-                if scenario.warm:
-                    _read(bench.big)
-                fresh = _started(PEERS[name], bench) if scenario.fresh else contextlib.nullcontext(running[name])
-                with fresh as server:
-                    for figure, value in scenario.measure(bench, server).items():
-                        outcome.figures.setdefault(name, {}).setdefault(figure, []).append(value)
-    # In the order of the scenario, whoever came first in the first round.
-    outcome.figures = {name: outcome.figures[name] for name in peers}
-    return outcome
+        for name in () if scenario.fresh else peers:
+            on_progress(f"starting {name}")
+            running[name] = stack.enter_context(_started(name, bench))
+
+        def measured(name: str) -> Figures:
+            if scenario.warm:
+                read_through(bench.big)
+            fresh = _started(name, bench) if scenario.fresh else contextlib.nullcontext(running[name])
+            with fresh as server:
+                return scenario.measure(bench, server)
+
+        outcome = run_rounds(
+            peers, rounds, measured, lambda number, name: on_progress(f"round {number + 1} of {rounds}: {name}")
+        )
+        for name in peers if syscalls and scenario.traced else ():
+            on_progress(f"tracing {name}")
+            try:
+                outcome.add(name, {measure.SYSCALLS: measure.syscalls(running[name], bench.big.name)})
+            except RuntimeError as error:
+                raise MeasurementFailed(f"{name}: {error}")
+        return outcome
 
 
 @contextlib.contextmanager
-def _started(peer: Peer, bench: Bench) -> Iterator[Server]:
-    with peer.start(bench.directory) as server:
-        _warm_up(bench, server)
+def _started(name: str, bench: Bench) -> Iterator[Server]:
+    small = bench.file(KIB).name
+    with PEERS[name].start(bench.directory) as server:
+        for path in (small, small, bench.big.name):
+            bench.client(server)(server.port, path, "")
         yield server
-
-
-def _warm_up(bench: Bench, server: Server) -> None:
-    for path in ("1KiB.bin", "1KiB.bin", bench.big.name):
-        bench.download(server, path)
-
-
-def _read(file: Path) -> None:
-    with file.open("rb", buffering=0) as source:
-        buffer = bytearray(4 * MIB)
-        while source.readinto(buffer):
-            pass
 
 
 # --- measurements -----------------------------------------------------------------------------------------------------
 
 
-def _throughput(bench: Bench, server: Server, byte_range: str = "") -> Figures:
-    used = cpu_seconds(server)
-    size, seconds = bench.download(server, bench.big.name, byte_range)
-    used = cpu_seconds(server) - used
-    return {"MB/s": size / 1e6 / seconds, "CPU s per GiB": used / (size / 1024**3)}
+def _whole(bench: Bench, server: Server) -> Figures:
+    return measure.download(server, bench.big.name, by=bench.client(server))
 
 
 def _range(bench: Bench, server: Server) -> Figures:
     # 900 MB of 1 GiB, beginning on no page's edge.
     size = bench.big.stat().st_size
     start = size // 11 | 1
-    return _throughput(bench, server, f"{start}-{start + round(size * 0.8382) - 1}")
+    byte_range = f"{start}-{start + round(size * 0.8382) - 1}"
+    return measure.download(server, bench.big.name, byte_range, by=bench.client(server))
 
 
-def _requests(path: str) -> Callable[[Bench, Server], Figures]:
-    def measure(bench: Bench, server: Server) -> Figures:
-        wrk = shutil.which("wrk")
-        if wrk is None:
-            raise SystemExit("wrk is not installed")
-        url = f"http://127.0.0.1:{server.port}/{path}"
-        used = cpu_seconds(server)
-        command = [wrk, "-t1", "-c16", f"-d{_WRK_S}s", url]
-        said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S).stdout
-        used = cpu_seconds(server) - used
-        found = re.search(r"Requests/sec: +([\d.]+)", said)
-        total = re.search(r"(\d+) requests in", said)
-        if found is None or total is None or "Non-2xx" in said or "Socket errors" in said:
-            raise SystemExit(f"{command}:\n{said}\n{server.log()}")
-        return {"requests/s": float(found[1]), "CPU us per request": used / int(total[1]) * 1e6}
+def _tail(bench: Bench, server: Server) -> Figures:
+    _, seconds = bench.client(server)(server.port, bench.big.name, "-1")
+    return {"ms": seconds * 1e3}
 
-    return measure
+
+@dataclass(frozen=True, slots=True)
+class _Wrk:
+    """What wrk has measured: requests per second, the server's processor time for one, and the wait of the slowest."""
+
+    rate: float
+    cpu_us: float
+    p99_ms: float
+
+
+def _wrk(bench: Bench, server: Server, path: str, connections: int = 16) -> _Wrk:
+    wrk = shutil.which("wrk")
+    if wrk is None:
+        raise MeasurementFailed("wrk is not installed")
+    url = f"http://127.0.0.1:{server.port}/{path}"
+    before = Usage.of(server.pid)
+    command = [wrk, "-t1", f"-c{connections}", f"-d{bench.seconds}s", "--timeout", "30s", "--latency", url]
+    said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S).stdout
+    used, _ = Usage.of(server.pid).since(before)
+    rate = re.search(r"Requests/sec: +([\d.]+)", said)
+    total = re.search(r"(\d+) requests in", said)
+    slowest = re.search(r"99% +([\d.]+)(us|ms|s|m)\b", said)
+    if rate is None or total is None or slowest is None or "Non-2xx" in said or "Socket errors" in said:
+        raise MeasurementFailed(f"{command}:\n{said}\n{server.log()}")
+    ms = float(slowest[1]) * {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}[slowest[2]]
+    return _Wrk(float(rate[1]), used / int(total[1]) * 1e6, ms)
+
+
+def _requests(bench: Bench, server: Server, size: int) -> Figures:
+    found = _wrk(bench, server, bench.file(size).name)
+    return {"requests/s": found.rate, "CPU us per request": found.cpu_us}
+
+
+def _sizes(bench: Bench, server: Server) -> Figures:
+    figures = {}
+    for name, size in SIZES.items():
+        if size > bench.big.stat().st_size:
+            break
+        file = bench.file(size)
+        if size <= _WRK_MOST:
+            figures[name] = _wrk(bench, server, file.name).rate
+        else:
+            until = time.monotonic() + bench.seconds
+            began = time.perf_counter()
+            total = bench.processes.submit(clients.load, server.port, file, _DOWNLOADS, until).result(_TIMEOUT_S)
+            figures[name] = total / size / (time.perf_counter() - began)
+    return figures
+
+
+def _concurrency(bench: Bench, server: Server) -> Figures:
+    found = {name: _wrk(bench, server, bench.file(KIB).name, count) for name, count in _CONNECTIONS.items()}
+    most = max(_CONNECTIONS, key=int)
+    return {name: each.rate for name, each in found.items()} | {f"p99 ms at {most}": found[most].p99_ms}
+
+
+def _view(bench: Bench, server: Server) -> Figures:
+    empty = _wrk(bench, server, "empty").cpu_us
+    file = _wrk(bench, server, bench.file(KIB).name).cpu_us
+    return {"CPU us, empty view": empty, "CPU us, file": file, "added CPU us": file - empty}
+
+
+def _readers(bench: Bench, server: Server) -> Figures:
+    size = bench.big.stat().st_size
+    before = Usage.of(server.pid)
+    began = time.perf_counter()
+    until = time.monotonic() + bench.seconds
+    reading = bench.processes.submit(
+        clients.read_ranges, server.port, bench.big.name, size, _READERS, min(MIB, size), until
+    )
+    total = reading.result(_TIMEOUT_S)
+    seconds = time.perf_counter() - began
+    used, _ = Usage.of(server.pid).since(before)
+    return {"MB/s": total / 1e6 / seconds, "GiB per CPU s": total / GIB / used}
+
+
+def _times_by_size(bench: Bench, server: Server, *, cpu: bool) -> Figures:
+    figures = {}
+    for name, size in _CROSSOVER_SIZES.items():
+        file = bench.file(size)
+        times = max(10, min(1000, 128 * MIB // size))
+        before = Usage.of(server.pid)
+        seconds = bench.processes.submit(clients.repeat, server.port, file.name, times).result(_TIMEOUT_S)
+        used, _ = Usage.of(server.pid).since(before)
+        figures[name] = (used / times if cpu else seconds) * 1e6
+    return figures
+
+
+def _conclude_crossover(outcome: Outcome) -> str:
+    medians = {
+        peer: {_CROSSOVER_SIZES[name]: statistics.median(values) for name, values in figures.items()}
+        for peer, figures in outcome.figures.items()
+    }
+    ways = [(a, b) for a in medians for b in medians if "sendfile" in b and "sendfile" not in a]
+    names = {size: name for name, size in _CROSSOVER_SIZES.items()}
+    found = {(a, b): crossover(medians[a], medians[b]) for a, b in ways}
+    return "\n".join(
+        f"{b} beats {a} at none of these sizes" if size is None else f"{b} beats {a} from {names[size]} on"
+        for (a, b), size in found.items()
+    )
 
 
 def _latency(bench: Bench, server: Server, *, cold: bool) -> Figures:
     start = time.monotonic() + 0.3
     until = start + _LATENCY_S
     loading = bench.processes.submit(clients.load, server.port, bench.big, _DOWNLOADS, until, cold=cold)
-    times = bench.processes.submit(clients.probe, server.port, "1KiB.bin", start, until).result(_TIMEOUT_S)
+    small = bench.file(KIB).name
+    times = bench.processes.submit(clients.probe, server.port, small, start, until).result(_TIMEOUT_S)
     total = loading.result(_TIMEOUT_S)
     cuts = statistics.quantiles(times, n=100)
     return {"p50 ms": cuts[49] * 1e3, "p99 ms": cuts[98] * 1e3, "MB/s": total / 1e6 / (_LATENCY_S + 0.3)}
 
 
 def _memory(bench: Bench, server: Server) -> Figures:
-    before = memory_bytes(server)
+    before = memory_bytes(server.pid)
+    figures = {}
     with contextlib.ExitStack() as stack:
-        for _ in range(_STALLED):
-            clients.request(stack.enter_context(clients.connect(server.port)), bench.big.name)
-        readings: list[int] = []
-
-        def settled() -> bool:
-            time.sleep(0.2)
-            readings.append(memory_bytes(server))
-            return len(readings) > 10 and max(readings[-5:]) - min(readings[-5:]) < 64 * KIB
-
-        with contextlib.suppress(AssertionError):
-            wait_until(settled, timeout=15)
-        return {"MiB per reader": (readings[-1] - before) / _STALLED / MIB}
+        stalled = 0
+        for name, count in _CONNECTIONS.items():
+            while stalled < count:
+                clients.request(stack.enter_context(clients.connect(server.port)), bench.big.name)
+                stalled += 1
+            figures[name] = max(0, _settled_memory(server) - before) / MIB
+    return figures | {"MiB per reader": figures[name] / stalled}
 
 
-_LATENCY_PEERS = ("zcresponse", "zcresponse, in Starlette", "zcresponse, asyncio", "zcresponse chunks", "Starlette",
-                  "nginx")  # fmt: skip
+def _settled_memory(server: Server) -> int:
+    readings: list[int] = []
+
+    def settled() -> bool:
+        time.sleep(0.2)
+        readings.append(memory_bytes(server.pid))
+        return len(readings) > 10 and max(readings[-5:]) - min(readings[-5:]) < 64 * KIB
+
+    with contextlib.suppress(AssertionError):
+        wait_until(settled, timeout=15)
+    return readings[-1]
+
+
+# --- the scenarios ----------------------------------------------------------------------------------------------------
+
+_UVICORN = ("zcresponse", "zcresponse, in Starlette", "zcresponse, asyncio", "zcresponse, h11",
+            "zcresponse, asyncio, h11", "zcresponse chunks", "Starlette on our protocol", "Starlette",
+            "Starlette, routed", "Starlette, asyncio", "Starlette, h11", "Starlette, asyncio, h11")  # fmt: skip
+_BIG_PEERS = (*_UVICORN, "zcresponse, granian", "Starlette, granian", "zcresponse, Django, uvicorn", "Django, uvicorn",
+              "aiohttp", "nginx", "raw sendfile")  # fmt: skip
+_CHUNK_PEERS = tuple(peer for where in ("", *CHUNKED) for peer in (f"zcresponse chunks{where}", f"Starlette{where}"))
 _SMALL_PEERS = ("zcresponse", "zcresponse, in Starlette", "zcresponse, asyncio, h11", "zcresponse chunks", "Starlette",
-                "Starlette, routed", "Starlette, asyncio, h11", "nginx", "constant")  # fmt: skip
-_BIG_PEERS = tuple(name for name in PEERS if name != "constant")
+                "Starlette, routed", "Starlette, asyncio, h11", "aiohttp", "nginx", "constant")  # fmt: skip
+_LATENCY_PEERS = ("zcresponse", "zcresponse, in Starlette", "zcresponse, asyncio", "zcresponse chunks", "Starlette",
+                  "aiohttp", "nginx")  # fmt: skip
+_FEW_PEERS = ("zcresponse", "zcresponse, asyncio", "zcresponse chunks", "Starlette", "aiohttp", "nginx")
+_WSGI_PEERS = (
+    *(f"{who}, {server}" for who in ("zcresponse", "upgraded", "Flask") for server in WSGI),
+    *(f"{who}, {server}" for who in ("zcresponse, Django", "Django") for server in DJANGO_WSGI),
+    "nginx",
+)
+_RAW_PEERS = tuple(name for name in PEERS if name.startswith("raw "))
+_VIEWS = ("Starlette, routed", "FastAPI, uvicorn", "FastAPI, gunicorn", "Django, uvicorn", "Django, gunicorn gthread",
+          "Flask, gunicorn gthread")  # fmt: skip
+_VIEW_PEERS = tuple(peer for stock in _VIEWS for peer in (FRAMEWORKS[stock][1], stock))
+# Not Django's own on uvicorn: it reads the whole file into memory.
+_ADAPTERS = tuple(peer for peer in _VIEW_PEERS if peer != "Django, uvicorn")
+
+#: With nginx in front that sends, with nginx in front that passes on, and without.
+_FRONT_PEERS = ("offloaded, Starlette", "proxied, Starlette", "zcresponse, in Starlette", "offloaded, Flask",
+                "proxied, Flask", "zcresponse, gunicorn gthread", "nginx")  # fmt: skip
 
 _BIG = (("MB/s", "CPU s per GiB"), ("nginx", "raw sendfile"))
 
 SCENARIOS = {
-    "whole": Scenario("the big file", _BIG_PEERS, _throughput, *_BIG),
+    "whole": Scenario("the big file", _BIG_PEERS, _whole, *_BIG, traced=True),
     "range": Scenario("a range of the big file", _BIG_PEERS, _range, *_BIG),
+    "chunks": Scenario("the big file where there is no sendfile", _CHUNK_PEERS, _whole, _BIG[0], ()),
+    "raw": Scenario(
+        "the big file from bare sockets", _RAW_PEERS, _whole, _BIG[0], ("raw 64 KiB", "raw sendfile"), traced=True
+    ),
     **{
-        f"small-{path.removesuffix('.bin')}": Scenario(
-            f"{path} on 16 connections", _SMALL_PEERS, _requests(path), ("requests/s",), ("nginx", "constant")
+        f"small-{name.replace(' ', '')}": Scenario(
+            f"{name} on 16 connections",
+            _SMALL_PEERS,
+            partial(_requests, size=size),
+            ("requests/s",),
+            ("nginx", "constant"),
         )
-        for path in SMALL_SIZES
+        for name, size in _SMALL_SIZES.items()
+    },
+    "sizes": Scenario(
+        f"requests per second by size, on 16 connections, from 4 MiB on {_DOWNLOADS}",
+        (*_FEW_PEERS, "zcresponse, gunicorn gthread", "Flask, gunicorn gthread"),
+        _sizes,
+        (),
+        growth=Growth("bytes", "requests/s", SIZES),
+    ),
+    "concurrency": Scenario(
+        "1 KiB, requests per second by number of connections",
+        _FEW_PEERS,
+        _concurrency,
+        ("1000",),
+        growth=Growth("connections", "requests/s", _CONNECTIONS),
+    ),
+    "views": Scenario("what 1 KiB from a file adds to an empty view", _VIEW_PEERS, _view, ("added CPU us",), ()),
+    "readers": Scenario(
+        f"{_READERS} connections that each read successive ranges of 1 MiB",
+        _FEW_PEERS,
+        _readers,
+        ("MB/s", "GiB per CPU s"),
+    ),
+    **{
+        name: Scenario(
+            f"microseconds {of} per request by size, one connection",
+            ("raw 64 KiB", "raw 1 MiB", "raw sendfile"),
+            partial(_times_by_size, cpu=cpu),
+            (),
+            growth=Growth("bytes", f"microseconds {of}", _CROSSOVER_SIZES),
+            conclude=_conclude_crossover,
+        )
+        for name, of, cpu in (("crossover", "of time", False), ("crossover-cpu", "of the server's processor", True))
     },
     "latency-warm": Scenario(
         f"a 1 KiB file while {_DOWNLOADS} others download the big one",
         _LATENCY_PEERS,
-        lambda bench, server: _latency(bench, server, cold=False),
+        partial(_latency, cold=False),
         ("p99 ms", "MB/s"),
     ),
     "latency-cold": Scenario(
         f"a 1 KiB file while {_DOWNLOADS} others download the big one, which is not cached",
         _LATENCY_PEERS,
-        lambda bench, server: _latency(bench, server, cold=True),
+        partial(_latency, cold=True),
         ("p99 ms", "MB/s"),
         warm=False,
     ),
+    "wsgi-whole": Scenario("the big file from Flask and Django", _WSGI_PEERS, _whole, *_BIG[:1], traced=True),
+    "wsgi-range": Scenario("a range of the big file from Flask and Django", _WSGI_PEERS, _range, *_BIG[:1]),
+    "wsgi-tail": Scenario("the last byte of the big file from Flask and Django", _WSGI_PEERS, _tail, ("ms",)),
+    "offload-whole": Scenario("the big file by way of nginx", _FRONT_PEERS, _whole, *_BIG[:1]),
+    **{
+        f"offload-{name.replace(' ', '')}": Scenario(
+            f"{name} by way of nginx, on 16 connections",
+            _FRONT_PEERS,
+            partial(_requests, size=size),
+            ("requests/s", "CPU us per request"),
+        )
+        for name, size in _SMALL_SIZES.items()
+    },
     "memory": Scenario(
-        f"{_STALLED} clients that ask for the big file and never read",
-        ("zcresponse", "zcresponse, asyncio", "zcresponse chunks", "Starlette", "nginx"),
+        "MiB that clients take which ask for the big file and never read, by their number",
+        _FEW_PEERS,
         _memory,
         ("MiB per reader",),
         fresh=True,
+        growth=Growth("clients", "MiB", _CONNECTIONS),
     ),
+    # Of blocks of 64 KiB and of 8 KiB against sendfile there are published figures; --help has sizes and rounds.
+    **{
+        f"published-{blocks}": Scenario(
+            f"blocks of {blocks} against sendfile, and each adapter against its framework",
+            (reading, "raw sendfile", "raw zcresponse.sendfile", *_ADAPTERS),
+            _whole,
+            ("MB/s",),
+            (reading,),
+            spread=True,
+        )
+        for blocks, reading in (("64KiB", "raw 64 KiB"), ("8KiB", "raw 8 KiB"))
+    },
 }

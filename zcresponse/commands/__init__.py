@@ -13,10 +13,12 @@ import click
 from zcresponse import __version__
 from zcresponse.errors import SettingError
 
-__all__ = ["group"]
+__all__ = ["group", "printable"]
 
 #: Name, module and the line that `zcresponse --help` shows.
 COMMANDS: Final = {
+    "bench": ("zcresponse.commands.bench", "Measure what sendfile brings on this machine."),
+    "compress": ("zcresponse.commands.compress", "Make .br, .zst and .gz beside the files of a site."),
     "serve": ("zcresponse.commands.serve", "Serve a directory over HTTP."),
 }
 
@@ -47,6 +49,15 @@ def group() -> None:
     """Files over HTTP, moved from disk to the network by the kernel.
 
     \b
+    zcresponse bench            ways of sending a file, side by side
+    zcresponse compress dist    compressed forms beside the files in dist
     zcresponse serve            the current directory on http://127.0.0.1:8000
     zcresponse COMMAND --help   what a command can do
     """
+
+
+def printable(text: str) -> str:
+    """Return `text` as a terminal can show it, on one line."""
+    if not text:
+        return "''"
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in click.format_filename(text))

@@ -20,12 +20,13 @@ import click
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
+from zcresponse.asgi.connection.pump import reset
 from zcresponse.asgi.static import StaticApp
+from zcresponse.commands import printable
 from zcresponse.environment import Settings
 from zcresponse.files.linux import Storage, storage_of
 from zcresponse.sendfile import AVAILABLE
 from zcresponse.uvicorn import ZeroCopyH11Protocol
-from zcresponse.uvicorn._transfer import reset
 
 __all__ = ["command", "served_app"]
 
@@ -69,6 +70,7 @@ _LOGGING: Final[dict[str, Any]] = {
 @click.option("--workers", default=1, type=click.IntRange(1), help="Number of processes.")
 @click.option("--no-listing", is_flag=True, help="Answer 404 for directories without an index.html.")
 @click.option("--follow-symlinks", is_flag=True, help="Follow links that stay inside DIR; by default they are 404.")
+@click.option("--hidden", is_flag=True, help="Serve names that begin with a dot too; by default they are 404.")
 @click.option(
     "--max-age",
     type=click.IntRange(0),
@@ -85,6 +87,7 @@ def command(
     workers: int,
     no_listing: bool,
     follow_symlinks: bool,
+    hidden: bool,
     max_age: int | None,
     access_log: bool,
 ) -> None:
@@ -107,6 +110,7 @@ def command(
         "directory": os.path.abspath(directory) if directory else "",
         "listing": not no_listing,
         "follow_symlinks": follow_symlinks,
+        "hidden": hidden,
         "max_age": max_age,
     }
     app = _checked_app(settings, directory)
@@ -117,7 +121,7 @@ def command(
     listener = _listen(host, port)
     shown_host = f"[{host}]" if ":" in host else host
     url = f"http://{shown_host}:{listener.getsockname()[1]}/"
-    start_line = f"Serving {_printable(settings['directory'])} on {url} ({bytes_move}). Ctrl-C stops."
+    start_line = f"Serving {printable(settings['directory'])} on {url} ({bytes_move}). Ctrl-C stops."
 
     def config(served: Any, **more: Any) -> uvicorn.Config:
         return uvicorn.Config(
@@ -164,11 +168,11 @@ def _checked_app(settings: dict[str, Any], given: str) -> StaticApp:
         with os.scandir(settings["directory"]):
             pass
     except FileNotFoundError:
-        raise click.ClickException(f"{_printable(given)}: no such directory")
+        raise click.ClickException(f"{printable(given)}: no such directory")
     except NotADirectoryError:
-        raise click.ClickException(f"{_printable(given)}: not a directory")
+        raise click.ClickException(f"{printable(given)}: not a directory")
     except OSError as error:
-        raise click.ClickException(f"{_printable(given)}: {error.strerror}")
+        raise click.ClickException(f"{printable(given)}: {error.strerror}")
     return app
 
 
@@ -202,7 +206,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except (socket.gaierror, UnicodeError):
-        raise click.ClickException(f"--host {_printable(host)}: no such address")
+        raise click.ClickException(f"--host {printable(host)}: no such address")
     # What is asked for as "any address" of IPv6 is meant to be any at all.
     any_at_all = family == socket.AF_INET6 and address[0] == "::" and socket.has_dualstack_ipv6()
     try:
@@ -299,10 +303,3 @@ def _run_workers(config: uvicorn.Config, listener: socket.socket, start_line: st
 def _connected(listener: socket.socket) -> socket.socket:
     host, port = listener.getsockname()[:2]
     return socket.create_connection(({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port), timeout=60)
-
-
-def _printable(text: str) -> str:
-    """Return `text` as a terminal can show it, on one line."""
-    if not text:
-        return "''"
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in click.format_filename(text))

@@ -1,8 +1,7 @@
-"""The applications under test, one file response each; files come from the directory that `BENCHMARK_FILES` names."""
+"""Starlette: applications with routes, and plain ASGI functions, in which nothing but the response takes its time."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -11,21 +10,22 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from zcresponse.bench.apps import path_of
 from zcresponse.starlette import ZeroCopyFileResponse
 
-_DIRECTORY = os.environ.get("BENCHMARK_FILES", ".")
+__all__ = ["constant", "plain_stock", "plain_zero_copy", "stock", "zero_copy"]
 
 
-async def zero_copy(scope: Scope, receive: Receive, send: Send) -> None:
+async def plain_zero_copy(scope: Scope, receive: Receive, send: Send) -> None:
     """`ZeroCopyFileResponse` from a plain ASGI function."""
     if scope["type"] == "http":
-        await ZeroCopyFileResponse(_DIRECTORY + scope["path"])(scope, receive, send)
+        await ZeroCopyFileResponse(path_of(scope["path"]))(scope, receive, send)
 
 
-async def stock(scope: Scope, receive: Receive, send: Send) -> None:
+async def plain_stock(scope: Scope, receive: Receive, send: Send) -> None:
     """Starlette's own `FileResponse` from a plain ASGI function."""
     if scope["type"] == "http":
-        await FileResponse(_DIRECTORY + scope["path"])(scope, receive, send)
+        await FileResponse(path_of(scope["path"]))(scope, receive, send)
 
 
 _bodies: dict[str, bytes] = {}
@@ -37,19 +37,23 @@ async def constant(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         body = _bodies.get(path)
         if body is None:
-            body = _bodies[path] = Path(_DIRECTORY + path).read_bytes()
+            body = _bodies[path] = Path(path_of(path)).read_bytes()
         fields = [(b"content-type", b"application/octet-stream"), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": 200, "headers": fields})
         await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-async def _zero_copy_view(request: Request) -> Response:
-    return ZeroCopyFileResponse(f"{_DIRECTORY}/{request.path_params['name']}")
+async def _empty(request: Request) -> Response:
+    return Response()
 
 
-async def _stock_view(request: Request) -> Response:
-    return FileResponse(f"{_DIRECTORY}/{request.path_params['name']}")
+async def _zero_copy(request: Request) -> Response:
+    return ZeroCopyFileResponse(path_of(request.path_params["name"]))
 
 
-routed_zero_copy = Starlette(routes=[Route("/{name}", _zero_copy_view)])
-routed_stock = Starlette(routes=[Route("/{name}", _stock_view)])
+async def _stock(request: Request) -> Response:
+    return FileResponse(path_of(request.path_params["name"]))
+
+
+zero_copy = Starlette(routes=[Route("/empty", _empty), Route("/{name}", _zero_copy)])
+stock = Starlette(routes=[Route("/empty", _empty), Route("/{name}", _stock)])
