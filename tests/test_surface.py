@@ -11,6 +11,7 @@ import pytest
 SURFACE = {
     "zcresponse": [
         "FileRegion",
+        "Offload",
         "OpenedFile",
         "RequestHead",
         "ResponsePlan",
@@ -20,6 +21,14 @@ SURFACE = {
         "plan_file_response",
     ],
     "zcresponse.asgi": ["ZeroCopyMiddleware", "send_file", "static_app"],
+    "zcresponse.django": [
+        "ZeroCopyFileResponse",
+        "ZeroCopyMiddleware",
+        "get_asgi_application",
+        "get_wsgi_application",
+        "serve",
+        "static",
+    ],
     "zcresponse.errors": [
         "DeliveryError",
         "FileTruncatedError",
@@ -28,8 +37,12 @@ SURFACE = {
         "ZeroCopyError",
     ],
     "zcresponse.events": ["OnTransfer", "Transfer", "Way", "logger", "report", "subscribe"],
-    "zcresponse.starlette": ["ZeroCopyFileResponse", "install"],
-    "zcresponse.testing": ["PathsendServer", "record_transfers"],
+    "zcresponse.flask": ["ZeroCopy", "ZeroCopyFileResponse", "send_file", "send_from_directory"],
+    "zcresponse.sendfile": ["AVAILABLE", "CLIENT_GONE", "NOT_SUPPORTED", "copy_file", "send_region", "sendfile"],
+    "zcresponse.starlette": ["ZeroCopyFileResponse", "ZeroCopyStaticFiles", "install"],
+    "zcresponse.testing": ["FileWrapperServer", "HandedOver", "PathsendServer", "record_transfers"],
+    "zcresponse.werkzeug": ["ZeroCopyFileResponse"],
+    "zcresponse.wsgi": ["ZeroCopyMiddleware", "send_file", "static_app"],
     "zcresponse.uvicorn": ["ZeroCopyH11Protocol", "ZeroCopyHttpToolsProtocol", "ZeroCopyProtocol"],
 }
 
@@ -46,6 +59,12 @@ def test_a_module_offers_these_names(module: str) -> None:
     [
         ("zcresponse", "starlette fastapi uvicorn anyio h11 httptools uvloop trio click pytest"),
         ("zcresponse.asgi", "starlette fastapi uvicorn anyio h11 httptools uvloop trio click pytest"),
+        (
+            "zcresponse.wsgi",
+            "werkzeug flask django starlette uvicorn anyio h11 httptools trio click pytest gevent eventlet",
+        ),
+        ("zcresponse.werkzeug", "flask django starlette uvicorn anyio h11 httptools trio click pytest gevent eventlet"),
+        ("zcresponse.flask", "django starlette uvicorn anyio h11 httptools trio pytest gevent eventlet"),
         ("zcresponse.starlette", "fastapi uvicorn h11 httptools uvloop trio click pytest"),
         ("zcresponse.uvicorn", "starlette fastapi uvloop trio pytest"),
     ],

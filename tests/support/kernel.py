@@ -203,23 +203,24 @@ def trace_sendfile(*pids: int) -> Iterator[SendfileTrace]:
 
 
 @contextlib.contextmanager
-def trace_syscalls(*pids: int, names: Sequence[str] = ("all",)) -> Iterator[Trace]:
+def trace_syscalls(*pids: int, names: Sequence[str] = ("all",), refused: str = "") -> Iterator[Trace]:
     """Count system calls by name, see `Trace.counts`.
 
     Args:
         pids: The processes, as in `trace_sendfile`.
         names: Names or strace's classes (`%file`, `%network`); a name that this machine's kernel does not have is
             passed over.
+        refused: A call that fails in the block although it could be done, and how: `sendfile:error=EINVAL`.
     """
     with tempfile.TemporaryDirectory(prefix="strace-") as directory:
         trace = Trace(Path(directory, "log"), names)
         # A server always waits in some call, so there is no moment in which all have returned.
-        with _attached(trace, pids, settle=False):
+        with _attached(trace, pids, settle=False, refused=refused):
             yield trace
 
 
 @contextlib.contextmanager
-def _attached(trace: Trace, pids: Iterable[int], *, settle: bool) -> Iterator[None]:
+def _attached(trace: Trace, pids: Iterable[int], *, settle: bool, refused: str = "") -> Iterator[None]:
     strace = shutil.which("strace")
     if strace is None:
         pytest.fail("strace is not installed, and without it nothing proves that the kernel moved the bytes")
@@ -227,6 +228,8 @@ def _attached(trace: Trace, pids: Iterable[int], *, settle: bool) -> Iterator[No
     # A question mark lets strace pass over a name that this architecture does not have (sendfile64).
     wanted = ",".join(name if name == "all" or name.startswith("%") else f"?{name}" for name in trace._names)
     argv = [strace, "-f", "-y", "-s", "64", "-e", f"trace={wanted}", "-e", "signal=none", "-o", str(trace._log)]
+    if refused:
+        argv += ["-e", f"inject={refused}"]
     argv += [word for pid in traced for word in ("-p", str(pid))]
     with tempfile.TemporaryFile() as errors:
 

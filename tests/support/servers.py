@@ -42,7 +42,12 @@ __all__ = [
     "http_server",
     "hypercorn",
     "is_running",
+    "listening_socket",
+    "log_has",
     "nginx",
+    "nginx_main",
+    "nginx_paths",
+    "nonecorn",
     "open_descriptors",
     "rss_bytes",
     "run_server",
@@ -216,12 +221,12 @@ def _takes_connections(server: Server) -> bool:
     return True
 
 
-def _log_has(text: str, times: int = 1) -> Callable[[Server], bool]:
+def log_has(text: str, times: int = 1) -> Callable[[Server], bool]:
     return lambda server: server.log().count(text) >= times
 
 
 @contextlib.contextmanager
-def _listening_socket() -> Iterator[socket.socket]:
+def listening_socket() -> Iterator[socket.socket]:
     """A socket that listens on a port of the kernel's choice, to be inherited."""
     with socket.create_server(("127.0.0.1", 0), backlog=511) as listener:
         yield listener
@@ -259,7 +264,7 @@ def uvicorn(
     return run_server(
         argv,
         announced=r"running on https?://127\.0\.0\.1:(\d+)",
-        ready=_log_has("Application startup complete", workers),
+        ready=log_has("Application startup complete", workers),
         env=env,
         tls=tls.client_context() if tls else None,
     )
@@ -301,14 +306,25 @@ def hypercorn(
     app: str, *args: str, worker_class: str = "asyncio", env: Mapping[str, str] | None = None, module: str = "hypercorn"
 ) -> Iterator[Server]:
     """hypercorn, or with `module` one of its descendants, on a socket that it inherits."""
-    with _listening_socket() as listener:
+    with listening_socket() as listener:
         argv = [sys.executable, "-m", module, app, "--bind", f"fd://{listener.fileno()}"]
         argv += ["--worker-class", worker_class, *args]
         port = listener.getsockname()[1]
-        with run_server(argv, port=port, ready=_log_has("Running on"), env=env, pass_fds=[listener.fileno()]) as server:
+        with run_server(argv, port=port, ready=log_has("Running on"), env=env, pass_fds=[listener.fileno()]) as server:
             # Kept open here, it would take connections that nobody accepts.
             listener.close()
             yield server
+
+
+def nonecorn(
+    app: str, *args: str, worker_class: str = "asyncio", env: Mapping[str, str] | None = None
+) -> contextlib.AbstractContextManager[Server]:
+    """nonecorn, which has hypercorn's name as a package; `tests/run` installs it into a directory beside the others."""
+    directory = Path(sys.prefix, "nonecorn")
+    if not directory.is_dir():
+        raise ServerFailed(f"nonecorn is not installed; pip install --no-deps --target {directory} nonecorn")
+    path = os.pathsep.join([str(directory), str(ROOT)])
+    return hypercorn(app, *args, worker_class=worker_class, env={**(env or {}), "PYTHONPATH": path})
 
 
 def daphne(app: str, *args: str, env: Mapping[str, str] | None = None) -> contextlib.AbstractContextManager[Server]:
@@ -345,23 +361,35 @@ def nginx(directory: Path, *, directives: str = "", location: str = "", workers:
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
     if program is None:
         raise ServerFailed("nginx is not installed")
-    with tempfile.TemporaryDirectory(prefix="nginx-") as home, _listening_socket() as listener:
+    with tempfile.TemporaryDirectory(prefix="nginx-") as home, listening_socket() as listener:
         port = listener.getsockname()[1]
-        user = "user root;" if os.geteuid() == 0 else ""
-        paths = " ".join(f"{kind}_temp_path {home};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
         config = Path(home, "nginx.conf")
         config.write_text(
-            f"{user} daemon off; worker_processes {workers}; pid {home}/pid; error_log stderr notice;\n"
-            "events { worker_connections 1024; }\n"
-            f"http {{ {paths} access_log off; sendfile on; tcp_nopush on; default_type application/octet-stream;\n"
-            f"server {{ listen 127.0.0.1:{port}; root {directory}; {directives}\n location / {{ {location} }} }} }}\n"
+            nginx_main(home, workers)
+            + f"http {{ {nginx_paths(home)} access_log off; default_type application/octet-stream;\n"
+            f"sendfile on; tcp_nopush on; server {{ listen 127.0.0.1:{port}; root {directory}; {directives}\n"
+            f"location / {{ {location} }} }} }}\n"
         )
         argv = [program, "-p", home, "-c", str(config)]
         env = {"NGINX": f"{listener.fileno()};"}
-        ready = _log_has("start worker process ", workers)
+        ready = log_has("start worker process ", workers)
         with run_server(argv, port=port, ready=ready, env=env, pass_fds=[listener.fileno()], cwd=Path(home)) as server:
             listener.close()
             yield server
+
+
+def nginx_main(home: str, workers: int = 1) -> str:
+    """The beginning of a configuration, for a directory of the server's own."""
+    user = "user root;" if os.geteuid() == 0 else ""
+    return (
+        f"{user} daemon off; worker_processes {workers}; pid {home}/pid; error_log stderr notice;\n"
+        "events { worker_connections 4096; }\n"
+    )
+
+
+def nginx_paths(home: str) -> str:
+    """Where it may write."""
+    return " ".join(f"{kind}_temp_path {home};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
 
 
 # --- TLS --------------------------------------------------------------------------------------------------------------

@@ -6,25 +6,43 @@ longer an error, `warn_unused_ignores` is one. Wrong calls that Python itself re
 
 from __future__ import annotations
 
+import inspect
 import os
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, assert_type
+from wsgiref.types import WSGIApplication
 
 import pytest
+from django.views.static import serve as stock_serve
 from fastapi import FastAPI
+from flask import Flask
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from zcresponse import FileRegion, OpenedFile, RequestHead, ResponsePlan, Transfer, open_file, plan_file_response
+from zcresponse import (
+    FileRegion,
+    OpenedFile,
+    RequestHead,
+    ResponsePlan,
+    Transfer,
+    asgi,
+    django,
+    open_file,
+    plan_file_response,
+    wsgi,
+)
 from zcresponse.asgi import ZeroCopyMiddleware, send_file, static_app
 from zcresponse.events import OnTransfer, Way, subscribe
-from zcresponse.starlette import ZeroCopyFileResponse, install
-from zcresponse.testing import PathsendServer, record_transfers
+from zcresponse.flask import ZeroCopy
+from zcresponse.plan.static import StaticOptions
+from zcresponse.starlette import ZeroCopyFileResponse, ZeroCopyStaticFiles, install
+from zcresponse.testing import FileWrapperServer, HandedOver, PathsendServer, record_transfers
 from zcresponse.uvicorn import ZeroCopyH11Protocol, ZeroCopyHttpToolsProtocol
 
 HERE = Path(__file__)
@@ -74,9 +92,64 @@ def test_every_callable_that_takes_a_transfer_is_a_listener() -> None:
             pass
 
 
+def test_the_wsgi_middleware_takes_what_frameworks_make() -> None:
+    app = Flask("app")
+    for make in app, app.wsgi_app, wsgi.static_app(HERE.parent), wsgi.ZeroCopyMiddleware(app):
+        wrapped = wsgi.ZeroCopyMiddleware(
+            make,
+            conditional=True,
+            x_sendfile=[HERE.parent, str(HERE.parent)],
+            x_accel_redirect={"/files/": HERE.parent},
+            follow_symlinks=True,
+            on_transfer=print,
+            sendfile=False,
+        )
+        application: WSGIApplication = wrapped
+        assert_type(FileWrapperServer(application, ranges=False).handed_over, list[HandedOver])
+    if TYPE_CHECKING:
+        wsgi.ZeroCopyMiddleware(app, True)  # type: ignore[call-arg]
+        wsgi.ZeroCopyMiddleware(app, x_accel_redirect=["/files/"])  # type: ignore[arg-type]
+
+
+def test_both_static_applications_take_the_same_options() -> None:
+    for make in asgi.static_app, wsgi.static_app:
+        make(
+            [HERE.parent, str(HERE.parent)],
+            index=None,
+            follow_symlinks="anywhere",
+            hidden=True,
+            not_found="404.html",
+            precompressed=["gzip"],
+            hashed_names=lambda path: path.startswith("/assets/"),
+            suffix_headers={".js": {"X-A": "1"}, "": [("X-B", "2")]},
+            file_headers=lambda path, file: {"X-Size": str(file.size)},
+            max_age=60,
+            on_transfer=print,
+        )
+
+
+def test_the_doors_for_static_files_take_them_too() -> None:
+    options: StaticOptions = {"precompressed": True, "hashed_names": r"\.[0-9a-f]{8}\.", "hidden": True, "max_age": 60}
+    files = ZeroCopyStaticFiles(directory=HERE.parent, html=True, on_transfer=print, **options)
+    assert_type(Mount("/files", files, name="files").app, ASGIApp)
+    ZeroCopy(Flask("app"), static=options, sendfile=False)
+    if TYPE_CHECKING:
+        ZeroCopyStaticFiles(HERE.parent)  # type: ignore[call-arg]
+        ZeroCopyStaticFiles(directory=HERE.parent, no_such=1)  # type: ignore[call-arg]
+        ZeroCopy(Flask("app"), static={"no_such": 1})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(ZeroCopyStaticFiles, StaticFiles), (django.serve, stock_serve)])
+def test_a_drop_in_takes_what_the_stock_one_takes(ours: Any, theirs: Any) -> None:
+    taken, expected = (inspect.signature(each).parameters for each in (ours, theirs))
+    assert list(taken)[: len(expected)] == list(expected)
+    for name, parameter in expected.items():
+        assert (taken[name].kind, taken[name].default) == (parameter.kind, parameter.default)
+
+
 def fields_of(transfer: Transfer) -> None:
     """The types of an account's fields."""
-    assert_type(transfer.way, Literal["none", "sendfile", "joined", "pathsend", "chunks"])
+    assert_type(transfer.way, Literal["none", "sendfile", "joined", "pathsend", "file_wrapper", "offload", "chunks"])
     assert_type(transfer.way, Way)
     assert_type(transfer.reason, str)
     assert_type(transfer.status, int)
@@ -178,7 +251,7 @@ def test_wrong_calls_that_python_refuses_are_type_errors() -> None:
     with pytest.raises(TypeError):
         ZeroCopyMiddleware(static_app(HERE.parent), True)  # type: ignore[call-arg]
     with pytest.raises(TypeError):
-        static_app(HERE.parent, "index.html")  # type: ignore[call-arg]
+        static_app(HERE.parent, "index.html")  # type: ignore[call-arg, arg-type]
     with pytest.raises(TypeError):
         static_app(HERE.parent, removed_later=True)  # type: ignore[call-arg]
     with pytest.raises(TypeError):
@@ -229,11 +302,11 @@ def test_protocol_classes_have_settings() -> None:
         stall_timeout_s = 600.0
         sendfile = False
 
-    class Mistaken(ZeroCopyH11Protocol):
-        pathsend = "off"  # type: ignore[assignment]
-
     assert Patient.sendfile is False
-    assert Mistaken.pathsend == "off"
+    with pytest.raises(TypeError, match="pathsend"):
+
+        class Mistaken(ZeroCopyH11Protocol):
+            pathsend = "off"  # type: ignore[assignment]
 
 
 # --- the core ---------------------------------------------------------------------------------------------------------
@@ -287,6 +360,8 @@ if TYPE_CHECKING:
         send_file(scope, receive, send, HERE, background=None)  # type: ignore[call-arg, unused-coroutine]
         static_app(5)  # type: ignore[arg-type]
         static_app(HERE, index=True)  # type: ignore[arg-type]
+        static_app(HERE, precompressed=1)  # type: ignore[arg-type]
+        wsgi.static_app(HERE, file_headers={"X-A": "1"})  # type: ignore[arg-type]
         install(app)  # type: ignore[arg-type]
         ZeroCopyMiddleware(app, stall_timeout_s="60")  # type: ignore[arg-type]
         subscribe(wrong_listener)  # type: ignore[arg-type]
