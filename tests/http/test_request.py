@@ -32,7 +32,7 @@ def both(method: str, fields: list[tuple[str, str]]) -> RequestHead:
 
 def values(head: RequestHead) -> dict[str, str | None]:
     everything = dataclasses.asdict(head)
-    del everything["method"]
+    del everything["method"], everything["is_plain"]
     return everything
 
 

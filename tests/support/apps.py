@@ -229,7 +229,7 @@ _unblock = threading.Event()
 
 def _transport_behind(send: Any) -> asyncio.Transport:
     owner = send.__self__
-    transport: asyncio.Transport = getattr(owner, "_cycle", owner).transport
+    transport: asyncio.Transport = getattr(owner, "_server", owner).transport
     return transport
 
 

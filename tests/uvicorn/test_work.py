@@ -265,7 +265,7 @@ def test_the_head_of_a_file_on_its_way_waits_for_what_comes_in_its_place(small: 
                 await send({"type": "http.response.body", "body": bytes(1024)})
 
         def written() -> list[bytes]:
-            cycle: Any = cast("Any", send).__self__._cycle
+            cycle: Any = cast("Any", send).__self__._server
             return cast("list[bytes]", cycle.transport.written)
 
         await ZeroCopyFileResponse(str(small))(cast("Any", scope), receive, cast("Any", replacing_send))

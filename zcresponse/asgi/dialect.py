@@ -71,7 +71,9 @@ class Shipment:
 
 def extensions_with(scope: Scope, offer: Offer) -> dict[str, Any]:
     """Return the extensions of `scope`, and pathsend with ranges and shipments."""
-    return {**(scope.get("extensions") or {}), PATHSEND: {"ranges": True, KEY: offer}}
+    entry = {"ranges": True, KEY: offer}
+    others = scope.get("extensions")
+    return {**others, PATHSEND: entry} if others else {PATHSEND: entry}
 
 
 def offer_in(scope: Scope) -> Offer | None:

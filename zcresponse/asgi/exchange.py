@@ -34,22 +34,31 @@ class Exchange:
 
     Attributes:
         offer: what is put into the scope.
+        entry: where it is put: into the entry of pathsend in the extensions.
         on_transfer: called with a `Transfer` at the end of each file that no response of zcresponse's sends.
     """
 
     # Of the class, not of each: there is one for every request.
     on_transfer: events.OnTransfer | None = None
+    _answered = False  # all at once, with nothing left to be looked after
     _status = 0
     _promised: int | None = None  # by the response's Content-Length
     _held: Message | None = None
     _sending = False
     _arrived = False  # a message with a file
 
-    def __init__(self, scope: Scope, settings: Settings) -> None:
+    def __init__(self, scope: Scope, settings: Settings, server: Any) -> None:
+        """Begin with a request.
+
+        Args:
+            server: by what the subclass reaches the client.
+        """
         self.offer = Offer()
-        self._settings = settings
+        self._scope = scope
+        # What it was: middleware may write into the scope.
         self._method: str = scope["method"]
-        self._path: str = scope.get("path", "")
+        self._settings = settings
+        self._server = server
 
     async def run(self, app: ASGIApp, scope: Scope, receive: Receive) -> None:
         """Run the application below, which is offered to send files."""
@@ -63,10 +72,12 @@ class Exchange:
                 return
             self.forget_head()
             raise
-        await self.finish()
+        if not self._answered:
+            await self.finish()
 
     def _extensions(self, scope: Scope) -> dict[str, Any]:
         extensions = extensions_with(scope, self.offer)
+        self.entry: dict[str, Any] = extensions[PATHSEND]
         if self._settings.zerocopysend:
             extensions[ZEROCOPYSEND] = {}
         return extensions
@@ -78,9 +89,17 @@ class Exchange:
         raise NotImplementedError
 
     def _send_at_once(
-        self, segments: Sequence[Segment], length: int, on_transfer: events.OnTransfer | None, reason: str
+        self,
+        start: Message | None,
+        segments: Sequence[Segment],
+        length: int,
+        on_transfer: events.OnTransfer | None,
+        reason: str,
     ) -> bool:
-        """Send a small body with the head that is held back, and report, if that takes no wait.
+        """Send a small body with its head, and report, if that takes no wait.
+
+        Args:
+            start: the head, if it was not sent yet.
 
         Returns:
             False: nothing was done.
@@ -173,7 +192,7 @@ class Exchange:
                 "%s %s was not answered to its end%s; some middleware drops http.response.pathsend messages "
                 "(compressors such as brotli-asgi and zstd-asgi do): ZCRESPONSE_PATHSEND=off withholds the extension",
                 self._method,
-                self._path,
+                self._scope.get("path", ""),
                 ": its file response was swallowed" if self.offer.announced else ", if it was a file",
             )
         if self._held is not None:
@@ -198,8 +217,31 @@ class Exchange:
                 raise
         with file:
             length = self._checked(total_length(segments))
-            if not self._send_at_once(segments, length, on_transfer, reason):
+            if not self._send_at_once(self._held, segments, length, on_transfer, reason):
                 await self._deliver(segments, length, on_transfer, reason)
+
+    def respond_at_once(
+        self,
+        start: Message,
+        file: OpenedFile,
+        segments: Sequence[Segment],
+        on_transfer: events.OnTransfer | None,
+        reason: str,
+    ) -> bool:
+        """`respond` where it takes no wait; False: nothing was done."""
+        if self._status or self._sending:
+            return False
+        try:
+            self._answered = self._send_at_once(start, segments, total_length(segments), on_transfer, reason)
+        except BaseException:
+            self._status = start["status"]
+            self._arrived = True
+            file.close()
+            raise
+        if self._answered:
+            self._status = start["status"]
+            file.close()
+        return self._answered
 
     async def respond(
         self,
@@ -222,9 +264,8 @@ class Exchange:
             self._promised = length = total_length(segments)
             self._held = start
             self._arrived = True
-            if not self._send_at_once(segments, length, on_transfer, reason):
-                self._look()
-                await self._deliver(segments, self._checked(length), on_transfer, reason)
+            self._look()
+            await self._deliver(segments, self._checked(length), on_transfer, reason)
         finally:
             file.close()
 
@@ -284,7 +325,7 @@ class Exchange:
             length = 0 if self._has_no_body() else file.size
             more = bool(message.get("more_body", False))
             segments = (file.region(),)
-            if more or not self._send_at_once(segments, length, self.on_transfer, ""):
+            if more or not self._send_at_once(self._held, segments, length, self.on_transfer, ""):
                 await self._deliver(segments, length, self.on_transfer, more=more)
 
     async def _deliver(

@@ -146,7 +146,7 @@ class ZeroCopyMiddleware:
             return None
         cycle = serving_cycle(scope, send)
         if cycle is not None:
-            return CycleExchange(cycle, scope, settings)
+            return CycleExchange(scope, settings, cycle)
         return Relay(scope, receive, send, settings, honoured_by(scope, send))
 
 

@@ -43,14 +43,12 @@ class Relay(Exchange):
         "_listeners",
         "_receive",
         "_reports_departure",
-        "_server",
         "_taken",
     )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, settings: Settings, honoured: Honoured) -> None:
-        super().__init__(scope, settings)
+        super().__init__(scope, settings, send)
         self._receive = receive
-        self._server = send
         self._honoured = honoured
         self._reports_departure = reports_departure(scope)
         self._complete = False
@@ -83,7 +81,7 @@ class Relay(Exchange):
             return
         if self.offer.announced or not self._status:
             # Not every server answers an application that says nothing (daphne never does), but all do one that fails.
-            raise DeliveryError(f"{self._method} {self._path} was not answered")
+            raise DeliveryError(f"{self._method} {self._scope.get('path', '')} was not answered")
 
     def _is_gone(self) -> bool:
         return self._left

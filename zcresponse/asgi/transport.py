@@ -26,6 +26,7 @@ __all__ = [
     "Delivery",
     "choose_delivery",
     "deliver",
+    "deliver_at_once",
     "offload_for",
     "reports_departure",
     "request_head",
@@ -195,6 +196,38 @@ async def send_file(
     )
 
 
+def _exchange_behind(
+    plan: ResponsePlan, file: OpenedFile | None, scope: Scope, send: Send, sendfile: bool | None
+) -> Exchange | None:
+    """Return the exchange that takes a plan's file by a call instead of messages, because nobody stands between."""
+    exchange = getattr(send, "__self__", None)
+    if (
+        not isinstance(exchange, Exchange)
+        or file is None
+        or not plan.segments
+        or sendfile is False
+        or (scope.get("extensions") or {}).get(PATHSEND) is not exchange.entry
+    ):
+        return None
+    return exchange
+
+
+def deliver_at_once(
+    plan: ResponsePlan,
+    file: OpenedFile,
+    scope: Scope,
+    send: Send,
+    *,
+    on_transfer: OnTransfer | None = None,
+    sendfile: bool | None = None,
+) -> bool:
+    """`deliver` where it takes no wait; False: nothing was done."""
+    exchange = _exchange_behind(plan, file, scope, send, sendfile)
+    return exchange is not None and exchange.respond_at_once(
+        _start(plan), file, plan.segments, on_transfer, plan.not_offloaded
+    )
+
+
 async def deliver(
     plan: ResponsePlan,
     file: OpenedFile | None,
@@ -210,16 +243,11 @@ async def deliver(
 
     A plan without a file (an error, a redirect, a listing) holds its whole body as bytes.
     """
-    exchange = getattr(send, "__self__", None)
-    if (
-        isinstance(exchange, Exchange)
-        and file is not None
-        and plan.segments
-        and sendfile is not False
-        and exchange.offer is offer_in(scope)
-    ):
-        # Nobody stands between.
-        await exchange.respond(_start(plan), file, plan.segments, on_transfer, plan.not_offloaded)
+    exchange = _exchange_behind(plan, file, scope, send, sendfile)
+    if exchange is not None and file is not None:
+        start = _start(plan)
+        if not exchange.respond_at_once(start, file, plan.segments, on_transfer, plan.not_offloaded):
+            await exchange.respond(start, file, plan.segments, on_transfer, plan.not_offloaded)
         return
     try:
         delivery = choose_delivery(scope, plan, file, sendfile=sendfile, removed_later=removed_later)
@@ -291,7 +319,29 @@ def reports_departure(scope: Scope) -> bool:
 
 
 def _start(plan: ResponsePlan) -> Message:
-    return {"type": "http.response.start", "status": plan.status, "headers": raw_fields(plan.fields)}
+    return {"type": "http.response.start", "status": plan.status, "headers": _raw_fields_of(plan)}
+
+
+# What was made of the fields of plain answers, which are most often the same again.
+_known: Final[dict[tuple[tuple[str, str], ...], list[tuple[bytes, bytes]]]] = {}
+_REMEMBERED: Final = 1024
+
+
+def _raw_fields_of(plan: ResponsePlan) -> list[tuple[bytes, bytes]]:
+    if plan.status != 200:
+        return raw_fields(plan.fields)
+    key = tuple(plan.fields)
+    known = _known.get(key)
+    if known is None:
+        known = raw_fields(plan.fields)
+        if any(name == b"set-cookie" for name, _ in known):
+            # Of each client another one, and nobody else's to keep.
+            return known
+        if len(_known) >= _REMEMBERED:
+            _known.clear()
+        _known[key] = known
+    # Middleware may add to it.
+    return known.copy()
 
 
 def _plain_pathsend(plan: ResponsePlan, file: OpenedFile) -> Message:

@@ -11,6 +11,7 @@ import errno
 import os
 import sys
 from enum import Enum
+from functools import lru_cache
 from typing import Any, Final
 
 from zcresponse.sendfile import AVAILABLE
@@ -22,6 +23,8 @@ __all__ = [
     "RESOLVE_NO_SYMLINKS",
     "Storage",
     "has_openat2",
+    "how_to_open",
+    "open_prepared",
     "openat2",
     "storage_of",
 ]
@@ -80,8 +83,6 @@ if _libc is not None:
     _fstatfs = _libc.fstatfs
     _fstatfs.argtypes = (ctypes.c_int, ctypes.c_void_p)
 
-# Ready for C: pointers to what was asked for before.
-_hows: dict[tuple[int, int], Any] = {}
 _HOW_SIZE: Final = ctypes.c_size_t(ctypes.sizeof(_OpenHow))
 
 
@@ -120,9 +121,7 @@ def openat2(path: bytes, flags: int, resolve: int, *, dir_fd: int = AT_FDCWD) ->
         raise NotImplementedError("openat2 is not available")
     if b"\0" in path:
         raise ValueError("embedded null byte")
-    how = _hows.get((flags, resolve))
-    if how is None:
-        how = _hows[flags, resolve] = ctypes.byref(_OpenHow(flags | os.O_CLOEXEC, 0, resolve))
+    how = how_to_open(flags, resolve)
     while True:
         fd = _syscall(_SYS_OPENAT2, dir_fd, path, how, _HOW_SIZE)
         if fd >= 0:
@@ -134,6 +133,21 @@ def openat2(path: bytes, flags: int, resolve: int, *, dir_fd: int = AT_FDCWD) ->
             _openat2_missing = True
             raise NotImplementedError("openat2 is not available")
         raise OSError(code, os.strerror(code), os.fsdecode(path))
+
+
+@lru_cache(maxsize=64)
+def how_to_open(flags: int, resolve: int) -> Any:
+    """Return flags and RESOLVE_ rules as the kernel takes them."""
+    return ctypes.byref(_OpenHow(flags | os.O_CLOEXEC, 0, resolve))
+
+
+def open_prepared(path: bytes, how: Any) -> int:
+    """`openat2` for a path that it has opened before; -1 where it cannot any more, whatever the reason.
+
+    A third of the time, for nothing is looked at that was looked at then.
+    """
+    fd: int = _syscall(_SYS_OPENAT2, AT_FDCWD, path, how, _HOW_SIZE)
+    return fd
 
 
 def storage_of(fd: int) -> Storage:

@@ -73,7 +73,14 @@ class OpenedFile:
     (`hand_over`): whoever delivers closes, and a message that is dropped on the way closes it by its finalizer.
     """
 
-    __slots__ = ("_close", "_handed_over", "exclusive", "fd", "offset", "path", "size", "stat", "storage", "windowed")
+    # Of the class, not of each: there is one for every answer, and most are whole files opened by a path.
+    fd = -1
+    path: str | None = None
+    offset = 0
+    windowed = False
+    exclusive = False
+    _close: Callable[[int], object] | None = os.close
+    _handed_over = False
 
     def __init__(
         self,
@@ -91,12 +98,16 @@ class OpenedFile:
         self.path = path
         self.stat = stat
         self.storage = storage
-        self.offset = offset
-        self.size = stat.st_size - offset if count is None else count
-        self.windowed = offset != 0 or count is not None
-        self._close = close
-        self._handed_over = False
-        self.exclusive = exclusive
+        if offset == 0 and count is None:
+            self.size = stat.st_size
+        else:
+            self.offset = offset
+            self.size = stat.st_size - offset if count is None else count
+            self.windowed = True
+        if close is not os.close:
+            self._close = close
+        if exclusive:
+            self.exclusive = True
 
     @property
     def mtime_ns(self) -> int:
@@ -150,9 +161,10 @@ class OpenedFile:
     def close(self) -> None:
         """Close the descriptor, if it is ours to close. Further calls do nothing."""
         fd, self.fd = self.fd, -1
-        close, self._close = self._close, None
-        if fd >= 0 and close is not None:
-            close(fd)
+        if fd >= 0:
+            close, self._close = self._close, None
+            if close is not None:
+                close(fd)
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         # A copy would read, and close, what the number stands for by then.
@@ -167,8 +179,7 @@ class OpenedFile:
         self.close()
 
     def __del__(self) -> None:
-        # An instance whose __init__ did not finish has no fd.
-        if getattr(self, "fd", -1) >= 0 and self._close is not None:
+        if self.fd >= 0 and self._close is not None:
             if not self._handed_over:
                 warnings.warn(f"unclosed file {self!r}", ResourceWarning, stacklevel=2, source=self)
             self.close()
@@ -177,7 +188,8 @@ class OpenedFile:
         return f"<OpenedFile fd={self.fd} path={self.path!r} offset={self.offset} size={self.size}>"
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, though nobody changes one: making it would take three times as long.
+@dataclass(slots=True)
 class FileRegion:
     """`count` bytes at `offset` of an opened file; `offset` counts from the beginning of the file itself."""
 
@@ -192,7 +204,9 @@ class FileRegion:
 #: What names a file. (A union would be built anew each time it is asked about.)
 _PATHS: Final = (str, bytes, os.PathLike)
 
-_AT_ONCE: Final = READ_FLAGS | getattr(os, "O_NOFOLLOW", 0)
+# A link may lead to a file system that waits, so it is left to a thread.
+_FLAGS_AT_ONCE: Final = READ_FLAGS | getattr(os, "O_NOFOLLOW", 0)
+_AT_ONCE: Final = linux.how_to_open(_FLAGS_AT_ONCE, linux.RESOLVE_CACHED)
 # What os.fsencode does, without asking for it each time.
 _ENCODING: Final = sys.getfilesystemencoding()
 _ERRORS: Final = sys.getfilesystemencodeerrors()
@@ -264,23 +278,36 @@ async def open_file_async(
 def open_at_once(path: str | bytes, offset: int = 0, count: int | None = None) -> OpenedFile | None:
     """Open what takes no wait; None: a thread has to."""
     now = time.monotonic()
-    if not places.may_open_at_once(path, now):
-        return None
-    try:
-        # A link may lead to a file system that waits, so it is left to a thread.
-        fd = linux.openat2(
-            path.encode(_ENCODING, _ERRORS) if isinstance(path, str) else path, _AT_ONCE, linux.RESOLVE_CACHED
-        )
-    except (OSError, ValueError, NotImplementedError):
-        # A thread finds out, by the plain call, what is the matter: not cached, or really not there.
-        return None
+    seen = places.opened_before.get(path)
+    if seen is not None and seen.until >= now:
+        name = seen.name
+        fd = linux.open_prepared(name, _AT_ONCE)
+        if fd < 0:
+            # A thread finds out, by the plain call, what is the matter: not cached any more, or really not there.
+            return None
+    else:
+        seen = None
+        if not places.may_open_at_once(path, now):
+            return None
+        try:
+            name = path.encode(_ENCODING, _ERRORS) if isinstance(path, str) else path
+            fd = linux.openat2(name, _FLAGS_AT_ONCE, linux.RESOLVE_CACHED)
+        except (OSError, ValueError, NotImplementedError):
+            return None
     stat = os.fstat(fd)
-    storage = places.local_storage(path, fd, stat, now)
-    if storage is None:
-        os.close(fd)
-        return None
+    if seen is not None and seen.device == stat.st_dev:
+        storage = seen.storage
+        absolute = seen.path
+    else:
+        known = places.local_storage(path, fd, stat, now)
+        if known is None:
+            os.close(fd)
+            return None
+        storage = known
+        absolute = _absolute(path)
+        places.remember_opened(path, name, absolute, stat.st_dev, storage, now)
     if offset == 0 and count is None and stat_module.S_ISREG(stat.st_mode):
-        return OpenedFile(fd, stat, storage, path=_absolute(path), exclusive=True)
+        return OpenedFile(fd, stat, storage, path=absolute, exclusive=True)
     return _adopt(fd, path, offset, count, stat, storage)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from zcresponse import loops
 from zcresponse.files import linux
@@ -22,6 +22,8 @@ __all__ = [
     "learn_folder",
     "local_storage",
     "may_open_at_once",
+    "opened_before",
+    "remember_opened",
     "storage_behind",
     "threads_for",
 ]
@@ -33,6 +35,35 @@ _storage_by_device: dict[int, tuple[Storage, float]] = {}
 _local_folders: dict[str | bytes, float] = {}
 _remote_folders: dict[str | bytes, float] = {}
 _elsewhere: dict[str | bytes, float] = {}
+
+
+class Opened(NamedTuple):
+    """What is known of a file that was opened on the loop.
+
+    Attributes:
+        name: its path as the kernel takes it.
+        path: its absolute path.
+        device: by `st_dev`.
+        until: when this is to be learnt anew, by `time.monotonic`.
+    """
+
+    name: bytes
+    path: str
+    device: int
+    storage: Storage
+    until: float
+
+
+#: By path; to be asked at each answer, and so by `get` itself.
+opened_before: Final[dict[str | bytes, Opened]] = {}
+
+
+def remember_opened(path: str | bytes, name: bytes, absolute: str, device: int, storage: Storage, now: float) -> None:
+    """Keep in mind that `path` could be opened on the loop, for no longer than its file system is known."""
+    if path[:1] not in ("/", b"/"):
+        # Another file's, in another working directory.
+        return
+    _remember(opened_before, path, Opened(name, absolute, device, storage, now + _LEARNT_FOR_S / 2))
 
 
 def _remember(known: dict[Any, Any], key: object, value: object) -> None:

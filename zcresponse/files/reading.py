@@ -45,14 +45,14 @@ def read_cached(file: OpenedFile, offset: int, count: int) -> bytes | None:
         return read_blocking(file.fileno(), offset, count)
     if file.storage is not Storage.PROBED or _NOWAIT is None:
         return None
+    fd = file.fileno()
     # The kernel can fill a buffer of ours but not a bytes object, so it is copied.
     view = bytearray(count) if count <= _LITTLE else memoryview(_kept(count))[:count]
-    fd = file.fileno()
-    got = 0
     try:
+        got = os.preadv(fd, (view,), offset, _NOWAIT)
         # A short count is the end of the file, or where the next page is not there yet.
-        while got < count:
-            more = os.preadv(fd, (memoryview(view)[got:] if got else view,), offset + got, _NOWAIT)
+        while 0 < got < count:
+            more = os.preadv(fd, (memoryview(view)[got:],), offset + got, _NOWAIT)
             if more == 0:
                 break
             got += more

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
@@ -16,6 +16,9 @@ class RequestHead:
 
     The method is taken as it came; methods are case-sensitive (RFC 9110 §9.1). A field that is absent is None,
     which is not the same as an empty value. Values are kept as sent: the modules that read them cope with anything.
+
+    Attributes:
+        is_plain: whether it is a GET or HEAD without conditions and without a range.
     """
 
     method: str
@@ -26,11 +29,10 @@ class RequestHead:
     if_modified_since: str | None = None
     if_unmodified_since: str | None = None
     accept_encoding: str | None = None
+    is_plain: bool = field(init=False, compare=False)
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether it is a GET or HEAD without conditions and without a range."""
-        return (
+    def __post_init__(self) -> None:
+        plain = (
             self.method in _COMMON_METHODS
             and self.range is None
             and self.if_match is None
@@ -38,6 +40,7 @@ class RequestHead:
             and self.if_modified_since is None
             and self.if_unmodified_since is None
         )
+        object.__setattr__(self, "is_plain", plain)
 
     @classmethod
     def without_conditions(cls, method: str, accept_encoding: str | None) -> RequestHead:

@@ -91,7 +91,8 @@ class PlanOptions(FileOptions, total=False):
     disposition: str
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, though nobody changes one: making it would take three times as long.
+@dataclass(slots=True)
 class ResponsePlan:
     """A decided response: what to say and which bytes to send.
 
@@ -165,19 +166,13 @@ def plan_file_response(
     """
     if now_ns is None:
         now_ns = time.time_ns()
-    said = _described(
-        file,
-        # Pairs of ours, whatever pairs a caller makes: they are looked up by, and PEP 3333 wants tuples.
-        [(name, value) for name, value in fields],
-        media_type,
-        filename,
-        disposition,
-        etag,
-        last_modified,
-        coding,
-        now_ns,
-        cache,
-    )
+    # Pairs of ours, whatever pairs a caller makes: they are looked up by, and PEP 3333 wants tuples.
+    given = [(name, value) for name, value in fields] if fields else []
+    what = (media_type, filename, disposition, etag, last_modified, coding)
+    said = _described(file, given, what, now_ns, cache)
+    if status == 200 and offload is None and request.is_plain:
+        # Most answers.
+        return _plain(request, file, said)
     return _decided(request, file, status, said, offload, now_ns)
 
 
@@ -200,8 +195,8 @@ def describe_file(
         TypeError, ValueError: as `plan_file_response`.
     """
     given = [(name, value) for name, value in fields]
-    now_ns = time.time_ns()
-    return _described(file, given, media_type, filename, disposition, etag, last_modified, None, now_ns, cache)
+    what = (media_type, filename, disposition, etag, last_modified, None)
+    return _described(file, given, what, time.time_ns(), cache)
 
 
 def plan_described(
@@ -233,13 +228,15 @@ class Description:
 
     Attributes:
         fields: the last of them is the whole Content-Length.
+        plain: those of an answer with all of the file to a GET or HEAD.
         single: what stands in those of them that may stand but once, by lower-case name.
     """
 
-    __slots__ = ("_validators", "fields", "single")
+    __slots__ = ("_validators", "fields", "plain", "single")
 
     def __init__(self, fields: Fields, single: Mapping[str, str], size: int) -> None:
         self.fields: Fields = [*fields, ("Content-Length", str(size))]
+        self.plain = self.fields if "accept-ranges" in single else [*self.fields, ("Accept-Ranges", "bytes")]
         self.single = single
         self._validators: tuple[ETag | None, int | None] | None = None
 
@@ -275,21 +272,21 @@ def _taken(fields: Fields) -> tuple[Fields, dict[str, str]]:
 def _described(
     file: OpenedFile | MemoryFile,
     fields: Fields,
-    media_type: str | None,
-    filename: str | None,
-    disposition: str,
-    etag: str | bool,
-    last_modified: datetime | float | bool,
-    coding: str | None,
+    what: tuple[str | None, str | None, str, str | bool, datetime | float | bool, str | None],
     now_ns: int,
     cache: CacheOptions,
 ) -> Description:
+    media_type, filename, disposition, etag, last_modified, coding = what
     key = None
-    if isinstance(etag, bool) and isinstance(last_modified, bool) and coding is None and not cache:
-        key = _key_of(file, fields, media_type, filename, disposition, etag, last_modified, now_ns)
-        known = None if key is None else _known.get(key)
-        if known is not None:
-            return known
+    if type(etag) is bool and type(last_modified) is bool and not cache and type(file) is OpenedFile:
+        stat = file.stat
+        modified_ns = stat.st_mtime_ns
+        # Of a file that was just written the validators change with time alone.
+        if 0 <= modified_ns < now_ns - SETTLED_NS and not file.windowed:
+            key = (file.path, modified_ns, stat.st_size, *what, *fields)
+            known = _known.get(key)
+            if known is not None:
+                return known
     kept, single = _taken(fields)
     own: Fields = []
     if "content-type" not in single:
@@ -321,7 +318,7 @@ def _described(
             own.append(("Last-Modified", format_http_date(modified)))
     single.update((name.lower(), value) for name, value in own if name.lower() in _SINGLE)
     said = Description(kept + own, single, file.size)
-    if key is not None:
+    if key is not None and _may_be_kept(fields):
         if len(_known) >= _REMEMBERED:
             _known.clear()
         _known[key] = said
@@ -333,29 +330,17 @@ _known: Final[dict[object, Description]] = {}
 _REMEMBERED: Final = 1024
 
 
-def _key_of(
-    file: OpenedFile | MemoryFile,
-    fields: Fields,
-    media_type: str | None,
-    filename: str | None,
-    disposition: str,
-    etag: bool,
-    last_modified: bool,
-    now_ns: int,
-) -> object | None:
-    """Return all that is said of a file depends on, or None where it depends on more."""
-    if isinstance(file, MemoryFile) or file.windowed or len(fields) > 3:
-        return None
-    for name, _ in fields:
-        # Of each client another one, so that none is ever found again, and nobody else's to keep.
-        if name.lower() == "set-cookie":
-            return None
-    stat = file.stat
-    # Of a file that was just written the validators change with time alone.
-    if not 0 <= stat.st_mtime_ns < now_ns - SETTLED_NS:
-        return None
-    size = stat.st_size
-    return (file.path, stat.st_mtime_ns, size, media_type, filename, disposition, etag, last_modified, *fields)
+def _may_be_kept(fields: Fields) -> bool:
+    """Whether what a caller says of a file is likely to be said again."""
+    # A cookie is of each client another one, so that none is ever found again, and nobody else's to keep.
+    return len(fields) <= 3 and not any(name.lower() == "set-cookie" for name, _ in fields)
+
+
+def _plain(request: RequestHead, file: OpenedFile | MemoryFile, said: Description, reason: str = "") -> ResponsePlan:
+    """Answer a GET or HEAD without conditions and without a range."""
+    segments = () if file.size == 0 or request.method == "HEAD" else (file.region(),)
+    # A list of its own for each plan: what somebody adds to an answer, a cookie say, is for that client alone.
+    return ResponsePlan(200, said.plain.copy(), segments, None, reason)
 
 
 def _decided(
@@ -366,7 +351,6 @@ def _decided(
     offload: Offload | None,
     now_ns: int,
 ) -> ResponsePlan:
-    # A list of its own for each plan: what somebody adds to an answer, a cookie say, is for that client alone.
     fields = said.fields[:-1]
     if status != 200 or request.method not in ("GET", "HEAD"):
         return _whole(request, file, status, fields)
@@ -378,10 +362,9 @@ def _decided(
             fields = _without(fields, ("accept-ranges", offload.header.lower()))
             fields += [(offload.header, named), ("Content-Length", "0")]
             return ResponsePlan(status, fields, (), offloaded=0 if request.method == "HEAD" else file.size)
-    more = [] if "accept-ranges" in said.single else [("Accept-Ranges", "bytes")]
     if request.is_plain:
-        segments = () if request.method == "HEAD" or file.size == 0 else (file.region(),)
-        return ResponsePlan(200, said.fields + more, segments, not_offloaded=reason)
+        return _plain(request, file, said, reason)
+    more = [] if "accept-ranges" in said.single else [("Accept-Ranges", "bytes")]
     now = now_ns // 1_000_000_000
     tag, modified = said.validators(now)
     # RFC 9110 §14.3: the caller advises against ranges, so none is answered.

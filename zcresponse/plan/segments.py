@@ -14,4 +14,7 @@ Segment: TypeAlias = bytes | FileRegion
 
 def total_length(segments: Iterable[Segment]) -> int:
     """Return how many bytes the segments hold together."""
-    return sum(map(len, segments))
+    total = 0
+    for segment in segments:
+        total += segment.count if type(segment) is FileRegion else len(segment)
+    return total

@@ -178,7 +178,7 @@ class _FoundFile(ZeroCopyFileResponse):
         self.may_be_not_modified = True
         self._found = file
 
-    async def _open(self) -> OpenedFile:
+    def _open_at_once(self) -> OpenedFile:
         return self._found
 
     def _request_head(self, scope: Scope) -> RequestHead:

@@ -52,7 +52,7 @@ class FileSender:
                 return self.app(scope, receive, send)
             self._transport = cycle.transport
         scope[OFFLOAD] = self._offload
-        return CycleExchange(cycle, scope, self.settings).run(self.app, scope, receive)
+        return CycleExchange(scope, self.settings, cycle).run(self.app, scope, receive)
 
 
 def serving_cycle(scope: Scope, send: Send) -> Any | None:
@@ -84,24 +84,20 @@ def _find_types() -> tuple[type, ...]:
 
 
 class CycleExchange(Exchange):
-    """An exchange on a connection of uvicorn."""
+    """An exchange on a connection of uvicorn, whose request cycle is the server."""
 
     _cut = False  # the connection was ended in the middle of a body
     _flush: asyncio.Handle | None = None
     _failure: BaseException | None = None
 
-    def __init__(self, cycle: Any, scope: Scope, settings: Settings) -> None:
-        super().__init__(scope, settings)
-        self._cycle = cycle
-
     async def _forward(self, message: Message) -> None:
-        await self._cycle.send(message)
+        await self._server.send(message)
 
     def _is_gone(self) -> bool:
-        return bool(self._cycle.disconnected)
+        return bool(self._server.disconnected)
 
     def _is_complete(self) -> bool:
-        return bool(self._cycle.response_complete)
+        return bool(self._server.response_complete)
 
     def _has_ended_with(self, error: BaseException) -> bool:
         # uvicorn cancels what is left when its time to shut down is over. The connection is ended already; uvicorn's
@@ -112,7 +108,7 @@ class CycleExchange(Exchange):
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
-        if self._cycle.transport.is_closing() and not self._cycle.response_complete:
+        if self._server.transport.is_closing() and not self._server.response_complete:
             # uvicorn marks but the newest of pipelined requests, and that a turn later.
             self._mark_disconnected()
 
@@ -133,13 +129,13 @@ class CycleExchange(Exchange):
         """Send the head: the application keeps the body waiting."""
         if self._held is None or self._sending:
             return
-        if self._cycle.flow.write_paused:
+        if self._server.flow.write_paused:
             # The head of a pipelined response behind a slow one: it could not leave now anyway.
             asyncio.get_running_loop().call_later(0.1, self._start_soon)
             return
         start, self._held = self._held, None
         try:
-            _run(self._cycle.send(start))
+            _run(self._server.send(start))
         except BaseException as failure:
             self._failure = failure
 
@@ -151,12 +147,16 @@ class CycleExchange(Exchange):
     # --- files ----------------------------------------------------------------------------------------------------
 
     def _send_at_once(
-        self, segments: Sequence[Segment], length: int, on_transfer: events.OnTransfer | None, reason: str
+        self,
+        start: Message | None,
+        segments: Sequence[Segment],
+        length: int,
+        on_transfer: events.OnTransfer | None,
+        reason: str,
     ) -> bool:
         # The way of most answers, so all of it is here: a call more takes a hundredth of what it takes.
-        cycle = self._cycle
+        cycle = self._server
         transport = cycle.transport
-        start = self._held
         if (
             start is None
             or not 0 < length <= JOINED
@@ -165,13 +165,15 @@ class CycleExchange(Exchange):
             or transport.is_closing()
         ):
             return False
-        began = time.perf_counter()
+        told = events.wanted(on_transfer)
+        began = time.perf_counter() if told else 0.0
         data = cached_bytes(segments)
         if data is None:
             return False
-        self.forget_head()
+        if self._held is not None:
+            self.forget_head()
         completed = False
-        buffer = cycle.transport = _Buffer(transport)
+        buffer = cycle.transport = _Buffer()
         try:
             # Into one buffer, and that to the client.
             _run(cycle.send(start))
@@ -183,17 +185,17 @@ class CycleExchange(Exchange):
                 transport.write(b"".join(buffer.parts))
             if buffer.closed:
                 transport.close()
-            if events.wanted(on_transfer):
+            if told:
                 sent = length if completed else 0
                 seconds = time.perf_counter() - began
                 events.report(
-                    events.Transfer("joined", reason, self._status, length, sent, seconds, completed), on_transfer
+                    events.Transfer("joined", reason, start["status"], length, sent, seconds, completed), on_transfer
                 )
         return True
 
     async def _send_segments(self, segments: Sequence[Segment], length: int, account: Account, *, more: bool) -> bool:
         """Send the bytes, and the end of the body unless `more` follows; return False when the client left."""
-        cycle = self._cycle
+        cycle = self._server
         account.way = "sendfile"
         if self._has_left(account):
             return False
@@ -249,7 +251,7 @@ class CycleExchange(Exchange):
 
     def _has_left(self, account: Account) -> bool:
         """Whether nobody listens any more, before a byte of the body was sent."""
-        if not self._is_gone() and not self._cycle.transport.is_closing():
+        if not self._is_gone() and not self._server.transport.is_closing():
             return False
         # Not a reset: what uvicorn has written may still be on its way.
         self._mark_disconnected()
@@ -257,18 +259,18 @@ class CycleExchange(Exchange):
         return True
 
     def _mark_disconnected(self) -> None:
-        cycle = self._cycle
+        cycle = self._server
         self._cut = True
         cycle.disconnected = True
         cycle.message_event.set()
 
     def _end_connection(self) -> None:
         self._mark_disconnected()
-        reset(self._cycle.transport)
+        reset(self._server.transport)
 
     def _framing(self, length: int) -> tuple[bytes, bytes]:
         """Account for the body in uvicorn's cycle and return what has to stand before and after it."""
-        cycle = self._cycle
+        cycle = self._server
         if hasattr(cycle, "conn"):
             import h11
 
@@ -305,15 +307,18 @@ def _take_account(account: Account, pump: Pump, before: int, length: int) -> Non
 class _Buffer:
     """Takes what a cycle writes in its transport's place."""
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    closed = False
+
+    def __init__(self) -> None:
         self.parts: list[bytes] = []
-        self.closed = False
-        self.is_closing = transport.is_closing
         self.write = self.parts.append
 
     def close(self) -> None:
         # uvicorn closes behind the last message; what is kept here has to leave before.
         self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
 
 
 class _Sized:
