@@ -35,7 +35,7 @@ from zcresponse.wsgi.chunks import Chunks
 from zcresponse.wsgi.transport import make_body, missing_date, offload_for, request_head
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 __all__ = ["ZeroCopyFileResponse"]
 
@@ -86,6 +86,8 @@ class FileSending(Response):
     _conditional: bool = True
     _on_transfer: OnTransfer | None = None
     _sendfile: bool | None = None
+    #: What is about to be given the headers.
+    _start_response: StartResponse | None = None
     #: Whether bodies that Werkzeug's own `send_file` has made are taken for files.
     _adopts: bool = False
 
@@ -264,6 +266,13 @@ class FileSending(Response):
             self._take_back(self._plan)
             self._plan = None
 
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        self._start_response = start_response
+        try:
+            return super().__call__(environ, start_response)
+        finally:
+            self._start_response = None
+
     def get_wsgi_headers(self, environ: WSGIEnvironment) -> Headers:
         body = self._file_body()
         if body is None:
@@ -291,6 +300,7 @@ class FileSending(Response):
             body.file,
             environ,
             on_close=self.close,
+            start_response=self._start_response,
             on_transfer=self._on_transfer,
             sendfile=self._sendfile,
         )

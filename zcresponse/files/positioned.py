@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from typing import Final
@@ -31,6 +32,8 @@ class PositionedFile:
         region: what it holds. Closing the region's file stays the caller's.
         on_close: called once, by `close`, with how many bytes of the region the file no longer has; None where the
             file system does not say any more.
+        shows: whether whoever asks for the descriptor, each time, may have it: it may lead beyond the region. None:
+            always.
 
     Raises:
         OSError: there is no descriptor whose position is ours alone.
@@ -38,14 +41,21 @@ class PositionedFile:
 
     # Without __slots__: Django puts a `close` of its own over the one of a file that it hands to the server.
 
-    def __init__(self, region: FileRegion, on_close: Callable[[int | None], object]) -> None:
+    def __init__(
+        self,
+        region: FileRegion,
+        on_close: Callable[[int | None], object],
+        shows: Callable[[FileRegion], bool] | None = None,
+    ) -> None:
         # Kept, so that nobody else can close the descriptor by dropping it.
         self._file = file = region.file
         self._own = not file.exclusive
         self._fd = reopen(file.fileno()) if self._own else file.fileno()
         self._start = region.offset
         self._end = region.offset + region.count
+        self._region = region
         self._on_close = on_close
+        self._shows = shows
         os.lseek(self._fd, region.offset, os.SEEK_SET)
 
     @property
@@ -62,7 +72,14 @@ class PositionedFile:
 
         Raises:
             ValueError: the file is closed.
+            io.UnsupportedOperation: whoever asks is to read it.
         """
+        fd = self._open_fd()
+        if self._shows is not None and not self._shows(self._region):
+            raise io.UnsupportedOperation("the descriptor leads beyond the region, so it is to be read")
+        return fd
+
+    def _open_fd(self) -> int:
         if self._fd < 0:
             raise ValueError("I/O operation on closed file")
         return self._fd
@@ -76,7 +93,7 @@ class PositionedFile:
             FileTruncatedError: the file ends before the region does.
             ValueError: somebody has moved the descriptor to a byte before the region, or the file is closed.
         """
-        fd = self.fileno()
+        fd = self._open_fd()
         position = os.lseek(fd, 0, os.SEEK_CUR)
         if position < self._start:
             raise ValueError(f"byte {position} of the file is not in the region that may be read")
@@ -94,11 +111,11 @@ class PositionedFile:
         """Move to a byte of the file itself, as `os.lseek` does; the end is the region's."""
         if whence == os.SEEK_END:
             offset, whence = self._end + offset, os.SEEK_SET
-        return os.lseek(self.fileno(), offset, whence)
+        return os.lseek(self._open_fd(), offset, whence)
 
     def tell(self) -> int:
         """Return where the descriptor stands in the file itself."""
-        return os.lseek(self.fileno(), 0, os.SEEK_CUR)
+        return os.lseek(self._open_fd(), 0, os.SEEK_CUR)
 
     def readable(self) -> bool:
         return True

@@ -95,7 +95,7 @@ class ZeroCopyMiddleware:
             head.passes = True
             return body
         try:
-            answer, said = self._answer(environ, head.said, body)
+            answer, said = self._answer(environ, head, head.said, body)
         except BaseException:
             _close(body)
             raise
@@ -106,13 +106,15 @@ class ZeroCopyMiddleware:
             raise
         return answer
 
-    def _answer(self, environ: Environ, said: _Said, body: Iterable[bytes]) -> tuple[Iterable[bytes], _Said]:
+    def _answer(
+        self, environ: Environ, head: _Head, said: _Said, body: Iterable[bytes]
+    ) -> tuple[Iterable[bytes], _Said]:
         """Return the body for the server, and what to start the response with. Closing it closes the application's."""
         named = _named(said.fields, self._files)
         if named:
             said = said._replace(fields=[field for field in said.fields if field not in named])
             if may_name_file(said.status):
-                return self._send(environ, *self._find(environ, named, said), said, body)
+                return self._send(environ, head, *self._find(environ, named, said), said, body)
         content = open_body(body)
         if content is not None:
             try:
@@ -121,7 +123,7 @@ class ZeroCopyMiddleware:
                 content.close()
                 raise
             if plan is not None:
-                return self._send(environ, plan, content, said, body)
+                return self._send(environ, head, plan, content, said, body)
             content.close()
         return _for_server(environ, body), said
 
@@ -154,6 +156,7 @@ class ZeroCopyMiddleware:
     def _send(
         self,
         environ: Environ,
+        head: _Head,
         plan: ResponsePlan,
         content: OpenedFile | MemoryFile | None,
         said: _Said,
@@ -168,6 +171,7 @@ class ZeroCopyMiddleware:
                 content,
                 environ,
                 on_close=_Both(content, body),
+                start_response=head,
                 on_transfer=self._on_transfer,
                 sendfile=self._sendfile,
             )
@@ -197,13 +201,14 @@ class _Head:
 
     Attributes:
         passes: whether the server hears at once what the application says.
+        passes_lengths_to: the server's own.
         said: what it said last, until the server has heard it.
     """
 
-    __slots__ = ("_files", "_server_write", "_start_response", "passes", "said")
+    __slots__ = ("_files", "_server_write", "passes", "passes_lengths_to", "said")
 
     def __init__(self, start_response: StartResponse, files: NamedFiles) -> None:
-        self._start_response = start_response
+        self.passes_lengths_to = start_response
         self._files = files
         self.passes = False
         self.said: _Said | None = None
@@ -233,7 +238,7 @@ class _Head:
             # Too late to send the file in the place of what was written, but never the client's to see.
             fields = [field for field in fields if field not in named]
         more = () if exc_info is None else (exc_info,)
-        write: Callable[[bytes], object] = self._start_response(line, fields, *more)
+        write: Callable[[bytes], object] = self.passes_lengths_to(line, fields, *more)
         return write
 
     def _write(self, data: bytes) -> object:

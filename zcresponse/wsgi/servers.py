@@ -18,10 +18,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
+from types import BuiltinMethodType
 from typing import Any, Final
 
+from zcresponse.files import FileRegion
+from zcresponse.wsgi.gunicorn import sends_no_more
 from zcresponse.wsgi.hubs import Hub
-from zcresponse.wsgi.types import Environ
+from zcresponse.wsgi.types import Environ, StartResponse
 from zcresponse.wsgi.waitress import sending_wrapper
 from zcresponse.wsgi.wrappers import file_wrapper, offer_file_wrapper, with_file_wrapper
 
@@ -36,7 +39,7 @@ class Takes(IntEnum):
     #: A whole file that does not grow meanwhile: it begins at the first byte, wherever the descriptor stands, and goes
     #: on to the end, whatever the length.
     WHOLE = 1
-    #: A region that begins where the descriptor stands and is as long as was promised.
+    #: A region that begins where the descriptor stands and is as long as Content-Length says.
     REGION = 2
 
 
@@ -53,6 +56,9 @@ class Server:
         reads_in_loop: whether it reads the file in the thread that serves all connections, so that a file system which
             may not answer must be kept away from it.
         wrapper: returns what our files are given to in the place of the server's own `wsgi.file_wrapper`.
+        shows: whether whoever asks a file for its descriptor will send the region and no more; None: to be trusted.
+        hears: whether the Content-Length that is given to a `start_response`, None where nobody knows which, reaches
+            the server, which would send what follows a region without it.
         hub: whose greenlets share its thread, if any: they must not wait for a disk.
         dates: whether it gives answers the Date that they must have (RFC 9110 §6.6.1).
         hang_up: ends the connection of a body that cannot be completed, where an error that comes out of the body does
@@ -66,6 +72,8 @@ class Server:
     reason: str = ""
     reads_in_loop: bool = False
     wrapper: Callable[[Environ, Callable[..., Any]], Callable[..., Any]] = lambda environ, own: own
+    shows: Callable[[FileRegion], bool] | None = None
+    hears: Callable[[StartResponse | None], bool] = lambda start_response: True
     hub: Hub | None = None
     dates: bool = True
     hang_up: Callable[[Environ], object] = lambda environ: None
@@ -99,7 +107,7 @@ _UNKNOWN: Final = Server("the server", "", reason="it is not known what this ser
 
 # By its wrapper each body costs it some 30 us more (fstat, lseek, a selector), which is a tenth of the time of a small
 # one, and hardly to be seen from 64 KiB on: measured from 1 to 256 KiB, sync and gthread.
-_GUNICORN: Final = Server("gunicorn", "27.0.1", Takes.REGION, wrapper_from=64 * 1024)
+_GUNICORN: Final = Server("gunicorn", "27.0.1", Takes.REGION, wrapper_from=64 * 1024, shows=sends_no_more)
 # 20.1 begins at the first byte, wherever the file stands; 21 and newer look.
 _GUNICORN_OLD: Final = Server("gunicorn", "20.1", reason="gunicorn before 21 does not look where a file stands")
 _GUNICORN_TLS: Final = Server("gunicorn", "27.0.1", reason="gunicorn cannot use sendfile over TLS")
@@ -122,8 +130,15 @@ _UWSGI_KEEPING: Final = Server(
     hang_up=_hang_up_uwsgi,
 )
 
-# Apache's own code moves the file, by sendfile where WSGIEnableSendfile is on.
-_MOD_WSGI: Final = Server("mod_wsgi", "6.1.1 on Apache 2.4.71", Takes.REGION)
+
+def _is_mod_wsgis(start_response: StartResponse | None) -> bool:
+    # A middleware's own is written in Python. Ours takes no length out.
+    return isinstance(getattr(start_response, "passes_lengths_to", start_response), BuiltinMethodType)
+
+
+# Apache's own code moves the file, by sendfile where WSGIEnableSendfile is on. It asks for the descriptor from C, after
+# everything, so that no frame tells what length it has heard of.
+_MOD_WSGI: Final = Server("mod_wsgi", "6.1.1 on Apache 2.4.71", Takes.REGION, hears=_is_mod_wsgis)
 
 # Its own wrapper reads the file as the socket takes more. From one that becomes shorter it would go on reading nothing,
 # at full load, were it not for the error that ours raises.

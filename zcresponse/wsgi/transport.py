@@ -71,11 +71,17 @@ class Delivery(NamedTuple):
 
 
 def choose_delivery(
-    environ: Environ, plan: ResponsePlan, file: OpenedFile | MemoryFile | None, *, sendfile: bool | None = None
+    environ: Environ,
+    plan: ResponsePlan,
+    file: OpenedFile | MemoryFile | None,
+    *,
+    start_response: StartResponse | None = None,
+    sendfile: bool | None = None,
 ) -> Delivery:
     """Choose among what the server of `environ` offers.
 
     Args:
+        start_response: what is given the plan's header fields; None: nobody here knows.
         sendfile: whether zero-copy may be used; None: as a middleware above says, or `ZCRESPONSE_SENDFILE`, else yes.
             Nothing is used that a middleware above has switched off.
     """
@@ -109,6 +115,8 @@ def choose_delivery(
             return Delivery("chunks", f"{server.name} sends every file from its beginning to its end")
         if not file.is_settled():
             return Delivery("chunks", f"{server.name} sends every file to its end, and this one may be growing")
+    elif region.offset + region.count != file.stat.st_size and not server.hears(start_response):
+        return Delivery("chunks", f"{server.name} may not hear where the part ends: another start_response is between")
     reads = server.reads_in_loop and best_wrapper(environ) is file_wrapper(environ)
     return Delivery("file_wrapper", "the server reads the file" if reads else "the server moves the file")
 
@@ -226,7 +234,15 @@ def deliver(
     """
     on_close = _nothing if file is None else file.close
     try:
-        body = make_body(plan, file, environ, on_close=on_close, on_transfer=on_transfer, sendfile=sendfile)
+        body = make_body(
+            plan,
+            file,
+            environ,
+            on_close=on_close,
+            start_response=start_response,
+            on_transfer=on_transfer,
+            sendfile=sendfile,
+        )
     except BaseException:
         on_close()
         raise
@@ -248,11 +264,26 @@ def make_body(
     environ: Environ,
     *,
     on_close: Callable[[], object],
+    start_response: StartResponse | None = None,
     on_transfer: OnTransfer | None = None,
     sendfile: bool | None = None,
 ) -> Iterable[bytes]:
-    """Return the body of a planned response for the server of `environ`; `on_close` is called when it is done."""
-    content = make_content(plan, file, environ, on_close=on_close, on_transfer=on_transfer, sendfile=sendfile)
+    """Return the body of a planned response for the server of `environ`.
+
+    Args:
+        on_close: called when it is done.
+        start_response, sendfile: as for `choose_delivery`.
+        on_transfer: called with a `Transfer` at the end.
+    """
+    content = make_content(
+        plan,
+        file,
+        environ,
+        on_close=on_close,
+        start_response=start_response,
+        on_transfer=on_transfer,
+        sendfile=sendfile,
+    )
     if isinstance(content, Chunks):
         return content
     wrapper = best_wrapper(environ)
@@ -268,24 +299,25 @@ def make_content(
     environ: Environ,
     *,
     on_close: Callable[[], object],
+    start_response: StartResponse | None = None,
     on_transfer: OnTransfer | None = None,
     sendfile: bool | None = None,
 ) -> PositionedFile | Chunks:
     """Return what `make_body` would: a file for the server's `wsgi.file_wrapper`, or the body itself."""
-    delivery = choose_delivery(environ, plan, file, sendfile=sendfile)
+    delivery = choose_delivery(environ, plan, file, start_response=start_response, sendfile=sendfile)
+    server = server_behind(environ)
     account = _Account(plan, on_close, on_transfer)
     if delivery.way == "file_wrapper":
         (region,) = plan.segments
         assert isinstance(region, FileRegion)
         try:
-            positioned = PositionedFile(region, account.close_wrapped)
+            positioned = PositionedFile(region, account.close_wrapped, server.shows)
         except OSError:
             delivery = Delivery("chunks", "the descriptor is shared and cannot be opened a second time")
         else:
             account.delivery = delivery
             return positioned
     account.delivery = delivery
-    server = server_behind(environ)
     return Chunks(plan.segments, server.hub, account.close, partial(server.hang_up, environ))
 
 
