@@ -104,6 +104,7 @@ def _hang_up_django(environ: Environ) -> None:
 
 
 _UNKNOWN: Final = Server("the server", "", reason="it is not known what this server does with a file")
+_WITHOUT_WRAPPER: Final = Server("the server", "", reason="the server offers no wsgi.file_wrapper")
 
 # By its wrapper each body costs it some 30 us more (fstat, lseek, a selector), which is a tenth of the time of a small
 # one, and hardly to be seen from 64 KiB on: measured from 1 to 256 KiB, sync and gthread.
@@ -111,6 +112,7 @@ _GUNICORN: Final = Server("gunicorn", "27.0.1", Takes.REGION, wrapper_from=64 * 
 # 20.1 begins at the first byte, wherever the file stands; 21 and newer look.
 _GUNICORN_OLD: Final = Server("gunicorn", "20.1", reason="gunicorn before 21 does not look where a file stands")
 _GUNICORN_TLS: Final = Server("gunicorn", "27.0.1", reason="gunicorn cannot use sendfile over TLS")
+_GUNICORN_HTTP2: Final = Server("gunicorn", "27.0.1", reason="gunicorn cannot use sendfile over HTTP/2")
 # It reads where sendfile would have been.
 _GUNICORN_GEVENT: Final = Server("gunicorn", "27.0.1", reason="gunicorn does not use sendfile on gevent", hub="gevent")
 _GUNICORN_EVENTLET: Final = Server(
@@ -162,6 +164,18 @@ _WERKZEUG: Final = Server(
 )
 _GEVENT: Final = Server("gevent.pywsgi", "26.9", reason="gevent.pywsgi has no file_wrapper of its own", hub="gevent")
 _EVENTLET: Final = Server("eventlet", "0.41", reason="eventlet has no file_wrapper of its own", hub="eventlet")
+_A2WSGI: Final = Server("a2wsgi", "1.10.10 on uvicorn 0.54", reason="a2wsgi has no file_wrapper: ASGI takes bytes")
+_CHEROOT: Final = Server("cheroot", "11.1.2", reason="cheroot has no file_wrapper of its own")
+_GRANIAN: Final = Server("granian", "2.8.9", reason="granian has no file_wrapper of its own under WSGI")
+_TWISTED: Final = Server("Twisted", "26.10", reason="Twisted has no file_wrapper of its own")
+
+#: Whose `wsgi.input` is of a class in this module.
+_BY_READER: Final = {
+    "cheroot.server": _CHEROOT,
+    "gevent.pywsgi": _GEVENT,
+    "granian._granian": _GRANIAN,
+    "twisted.web.wsgi": _TWISTED,
+}
 
 
 #: Where a server says by itself what it is: one of tests. No header of a request comes here.
@@ -190,7 +204,9 @@ def server_behind(environ: Environ) -> Server:
     if said is not None:
         return said
     if "gunicorn.socket" in environ:
-        return _gunicorn(type(environ["gunicorn.socket"]).__module__, environ.get("SERVER_SOFTWARE", ""))
+        kind = type(environ["gunicorn.socket"]).__module__
+        http2 = environ.get("SERVER_PROTOCOL", "").startswith("HTTP/2")
+        return _gunicorn(kind, environ.get("SERVER_SOFTWARE", ""), http2)
     if "uwsgi.version" in environ:
         return _UWSGI_KEEPING if _uwsgi_keeps_connections() else _UWSGI
     if "mod_wsgi.version" in environ:
@@ -203,10 +219,15 @@ def server_behind(environ: Environ) -> Server:
         return _EVENTLET
     if "meinheld.client" in environ:
         return _MEINHELD
+    if "asgi.scope" in environ:
+        return _A2WSGI
+    # What these put into environ is PEP 3333's alone.
     reader = type(environ.get("wsgi.input")).__module__
-    if reader == "gevent.pywsgi":
-        return _GEVENT
+    if reader in _BY_READER:
+        return _BY_READER[reader]
     wrapper = file_wrapper(environ)
+    if wrapper is None:
+        return _WITHOUT_WRAPPER
     module, name = getattr(wrapper, "__module__", None), getattr(wrapper, "__qualname__", None)
     if (module, name) == ("builtins", "FileWrapper"):
         return _BJOERN
@@ -217,15 +238,17 @@ def server_behind(environ: Environ) -> Server:
 
 # It says the same in each request.
 @lru_cache(maxsize=16)
-def _gunicorn(socket_module: str, software: str) -> Server:
+def _gunicorn(socket_module: str, software: str, http2: bool) -> Server:
     module = socket_module.partition(".")[0]
     if module == "gevent":
         return _GUNICORN_GEVENT
     if module == "eventlet":
         return _GUNICORN_EVENTLET
     if module == "ssl":
-        # HTTP/2 too, which gunicorn speaks over TLS alone.
         return _GUNICORN_TLS
+    if http2:
+        # Over clear text, which 26.2 and newer can be told to take.
+        return _GUNICORN_HTTP2
     version = re.match(r"gunicorn/(\d+)\.", software)
     major = int(version[1]) if version else getattr(sys.modules.get("gunicorn"), "version_info", (0,))[0]
     return _GUNICORN if major >= 21 else _GUNICORN_OLD

@@ -96,14 +96,14 @@ def choose_delivery(
         return Delivery("chunks", "switched off by sendfile=False")
     if sendfile is None and above is None and not read_switch("ZCRESPONSE_SENDFILE", default=True):
         return Delivery("chunks", "switched off by ZCRESPONSE_SENDFILE")
+    server = server_behind(environ)
     if file_wrapper(environ) is None:
-        return Delivery("chunks", "the server offers no wsgi.file_wrapper")
+        return Delivery("chunks", server.reason or "somebody has taken wsgi.file_wrapper out")
     if len(plan.segments) != 1:
         return Delivery("chunks", "wsgi.file_wrapper cannot send several ranges")
     (region,) = plan.segments
     if not isinstance(region, FileRegion):
         return Delivery("chunks", "the body is not a file")
-    server = server_behind(environ)
     if server.takes is Takes.NOTHING:
         return Delivery("chunks", server.reason)
     if region.count < server.wrapper_from:
