@@ -801,6 +801,129 @@ def test_several_ranges_are_several_parts(door: Door, root: Path) -> None:
     assert all(("content-type", "a/b") in part.fields for part in parts)
 
 
+def set_type(response: Response, name: str = "Content-Type") -> Response:
+    response.headers[name] = "text/csv"
+    return response
+
+
+def set_mimetype(response: Response) -> Response:
+    response.mimetype = "text/csv"
+    return response
+
+
+def set_content_type(response: Response) -> Response:
+    response.content_type = "text/csv"
+    return response
+
+
+#: Ways to say a file's type after `send_file`, in the view or after it.
+TYPED: dict[str, Callable[[Response], Any]] = {
+    "headers": set_type,
+    "in lower case": lambda response: set_type(response, "content-type"),
+    "mimetype": set_mimetype,
+    "content_type": set_content_type,
+    "beside it": lambda response: (response, {"Content-Type": "text/csv"}),
+    "beside it with the status": lambda response: (response, response.status_code, {"Content-Type": "text/csv"}),
+    "after_request": lambda response: response,
+}
+
+
+@pytest.mark.parametrize("idiom", TYPED)
+def test_a_type_that_is_said_afterwards_is_that_of_the_parts(idiom: str, door: Door, root: Path) -> None:
+    app = door.app(root, lambda: TYPED[idiom](door.send_file("data.bin", etag="v1")))
+    if idiom == "after_request":
+        app.after_request(set_type)
+    response = get(app, Range="bytes=0-9,20-29")
+    kind, options = parse_options_header(response.headers["Content-Type"])
+    assert (response.status_code, kind, list(options)) == (206, "multipart/byteranges", ["boundary"])
+    assert response.content_length == len(response.data)
+    parts = parse_multipart(response.headers["Content-Type"], response.data)
+    assert [part.data for part in parts] == [DATA.content[:10], DATA.content[20:30]]
+    assert all(dict(part.fields)["content-type"].startswith("text/csv") for part in parts)
+    for fields in {}, {"Range": "bytes=0-9"}:
+        assert get(app, **fields).mimetype == "text/csv"
+
+
+def without_type(response: Response) -> Response:
+    del response.headers["Content-Type"]
+    return response
+
+
+def with_parameter(response: Response) -> Response:
+    response.mimetype_params["charset"] = "utf-8"
+    return response
+
+
+@pytest.mark.parametrize("change", [without_type, with_parameter])
+def test_the_head_of_parts_says_that_they_are_parts(
+    change: Callable[[Response], Response], door: Door, root: Path
+) -> None:
+    response = door.get(root, lambda: change(door.send_file("data.bin")), Range="bytes=0-9,20-29")
+    parts = parse_multipart(response.headers["Content-Type"], response.data)
+    assert [part.data for part in parts] == [DATA.content[:10], DATA.content[20:30]]
+
+
+def test_a_coding_and_a_tag_that_a_view_says_are_those_of_whole_and_part(door: Door, root: Path) -> None:
+    def view() -> Response:
+        response = door.send_file("data.bin")
+        response.headers["Content-Encoding"] = "zstd"
+        response.set_etag("v2")
+        return response
+
+    app = door.app(root, view)
+    for fields in {}, {"Range": "bytes=0-9"}, {"Range": "bytes=0-9,20-29"}:
+        response = get(app, **fields)
+        assert response.status_code == (206 if fields else 200)
+        assert (response.headers["Content-Encoding"], response.headers["ETag"]) == ("zstd", '"v2"')
+
+
+#: What describes a file, and invites a cache to keep it.
+FILES_OWN = {
+    "Cache-Control": "public, max-age=60",
+    "ETag": '"v2"',
+    "Last-Modified": "Sun, 06 Nov 1994 08:49:37 GMT",
+    "Expires": "Sun, 06 Nov 2094 08:49:37 GMT",
+    "Content-Disposition": "attachment",
+    "Content-Type": "text/csv",
+    "Content-Encoding": "zstd",
+    "Content-Language": "de",
+}
+
+
+@pytest.mark.parametrize("status", [412, 416])
+@pytest.mark.parametrize("late", [False, True], ids=["in the view", "after_request"])
+def test_nothing_that_is_said_of_the_file_gets_into_a_refusal(status: int, late: bool, door: Door, root: Path) -> None:
+    def say(response: Response) -> Response:
+        response.headers.update(FILES_OWN)
+        response.headers["X-Frame-Options"] = "DENY"
+        return response
+
+    def view() -> Response:
+        response = door.send_file("data.bin", etag="v1")
+        return response if late else say(response)
+
+    app = door.app(root, view)
+    if late:
+        app.after_request(say)
+    response = get(app, **REQUESTS[status])
+    assert (response.status_code, response.data, response.content_length) == (status, b"", 0)
+    assert not FILES_OWN.keys() & set(response.headers.keys())
+    assert response.headers["X-Frame-Options"] == "DENY"
+    assert response.headers.get("Content-Range") == (f"bytes */{DATA.size}" if status == 416 else None)
+
+
+def test_a_page_for_a_refusal_has_fields_of_its_own(door: Door, root: Path) -> None:
+    def explain(response: Response) -> Response:
+        response.set_data("no such part")
+        response.headers["Content-Type"] = "text/plain"
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    response = door.get(root, lambda: explain(door.send_file("data.bin")), **REQUESTS[416])
+    assert (response.status_code, response.data, response.content_length) == (416, b"no such part", 12)
+    assert (response.headers["Content-Type"], response.headers["Cache-Control"]) == ("text/plain", "no-store")
+
+
 @pytest.mark.parametrize(
     ("fields", "status"),
     [

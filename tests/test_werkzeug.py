@@ -21,7 +21,7 @@ from werkzeug.middleware.lint import LintMiddleware
 from werkzeug.test import Client, EnvironBuilder, TestResponse
 from werkzeug.wrappers import Request, Response
 
-from tests.support.table import CASES, FILES, Case, Files, check
+from tests.support.table import CASES, FILES, Case, Files, check, parse_multipart
 from tests.support.table import Response as Answer
 from tests.support.wsgi_doors import werkzeug_app
 from zcresponse import Transfer
@@ -437,6 +437,39 @@ def test_what_is_changed_after_the_decision_stays_changed(path: Path) -> None:
         response.headers["Content-Type"] = "a/b"
         response.status_code = 500
         assert Headers(response.get_wsgi_response(environ)[2])["Content-Type"] == "a/b"
+
+
+def test_a_type_that_is_said_after_the_decision_is_that_of_the_parts(path: Path) -> None:
+    environ = environ_of(Range="bytes=0-9,20-29")
+    with ZeroCopyFileResponse(path) as response:
+        response.make_conditional(environ)
+        response.mimetype = "text/csv"
+        body, line, fields = response.get_wsgi_response(environ)
+        content = b"".join(body)
+    assert (line, Headers(fields)["Content-Length"]) == ("206 PARTIAL CONTENT", str(len(content)))
+    parts = parse_multipart(Headers(fields)["Content-Type"], content)
+    assert [(dict(part.fields)["content-type"], part.data) for part in parts] == [
+        ("text/csv; charset=utf-8", DATA.content[:10]),
+        ("text/csv; charset=utf-8", DATA.content[20:30]),
+    ]
+
+
+@pytest.mark.parametrize("status", [412, 416])
+def test_what_is_said_of_the_file_after_a_refusal_is_left_out(status: int, path: Path) -> None:
+    environ = environ_of(**REQUESTS[status])
+    with ZeroCopyFileResponse(path) as response:
+        response.make_conditional(environ)
+        response.set_etag("v2")
+        response.mimetype = "text/csv"
+        headers = Headers(response.get_wsgi_response(environ)[2])
+    assert (response.status_code, headers["Content-Length"]) == (status, "0")
+    assert not {"ETag", "Content-Type"} & set(headers.keys())
+
+
+def test_a_refusal_that_the_caller_has_chosen_says_all_of_its_file(path: Path) -> None:
+    answer = get(ZeroCopyFileResponse(path, 416))
+    assert (answer.status_code, answer.data, answer.mimetype) == (416, DATA.content, "text/plain")
+    assert "ETag" in answer.headers
 
 
 # --- the body before it is sent ---------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from zcresponse.plan.response import (
     Fields,
     check_options,
     describe_file,
+    of_empty_answer,
     plan_described,
     take_back,
     values_of,
@@ -134,7 +135,8 @@ class FileSending(Response):
 
     def _undo_coding(self, plan: ResponsePlan) -> None:
         """Take back what a compressor has done to a part: of a compressed file it is none (RFC 9110 §14.1.2)."""
-        if self.status_code != _PART:
+        if self.status_code != _PART or self.response is self._body:
+            # What a view says of the file itself, it says of the whole file too.
             return
         if self.headers.getlist("Content-Encoding") == values_of(plan.fields, "Content-Encoding"):
             return
@@ -240,6 +242,11 @@ class FileSending(Response):
             # another status does not fit it; the whole file does.
             self._take_back(plan)
             return self._decide(body, RequestHead(environ["REQUEST_METHOD"]), ranges=False)
+        if _has_parts(plan) and self.mimetype and not _type_of(plan).startswith(f"{self.mimetype};"):
+            # Somebody has said the file's type since. It stands in each part; the head's says that these are parts.
+            self._take_back(plan)
+            self.status_code = self._before[0]
+            return self._decide(body, request_head(environ), ranges=True)
         if plan.offloaded is not None and self._on_close:
             # Somebody has set what is to be done at the end since.
             self._take_back(plan)
@@ -282,10 +289,13 @@ class FileSending(Response):
         headers = super().get_wsgi_headers(environ)
         if list(headers) != plan.fields:
             # The framing is not open to discussion, and a 304 without a tag needs its date.
-            for name in ("Content-Length", "Content-Range"):
+            for name in ("Content-Length", "Content-Range", *(["Content-Type"] if _has_parts(plan) else [])):
                 headers.setlist(name, values_of(plan.fields, name))
             if plan.status == HTTPStatus.NOT_MODIFIED:
                 headers.setlist("Last-Modified", self.headers.getlist("Last-Modified"))
+            elif plan.status not in (self._before[0], _PART):
+                # Of the file, which is not sent.
+                headers[:] = [*of_empty_answer(list(headers)), ("Content-Length", "0")]
         for field in missing_date(environ, headers):
             headers.add(*field)
         return headers
@@ -396,6 +406,15 @@ class ZeroCopyFileResponse(FileSending):
         except BaseException:
             file.close()
             raise
+
+
+def _has_parts(plan: ResponsePlan) -> bool:
+    """Whether several ranges were chosen."""
+    return len(plan.segments) > 1
+
+
+def _type_of(plan: ResponsePlan) -> str:
+    return "".join(values_of(plan.fields, "Content-Type"))
 
 
 def plain_file(file: Any) -> Any:

@@ -39,6 +39,7 @@ __all__ = [
     "check_options",
     "check_value",
     "describe_file",
+    "of_empty_answer",
     "plan_as_said",
     "plan_described",
     "plan_file_response",
@@ -56,6 +57,7 @@ _REPRESENTATION: Final = frozenset(
 )
 # What invites a cache to keep the answer; an error is not to be kept in the file's place.
 _CACHING: Final = frozenset(("cache-control", "expires", "etag", "last-modified"))
+_DROPPED: Final = _CACHING | (_REPRESENTATION - {"content-range"})
 # What would end a field before its time.
 _SPLITS: Final = re.compile(r"[\r\n\0]")
 # What may stand but once (RFC 9110 §5.3).
@@ -484,8 +486,12 @@ def _has_no_content(status: int) -> bool:
 
 
 def _empty(status: int, fields: Fields) -> ResponsePlan:
-    dropped = _CACHING | (_REPRESENTATION - {"content-range"})
-    return ResponsePlan(status, [*_without(fields, dropped), ("Content-Length", "0")], ())
+    return ResponsePlan(status, [*of_empty_answer(fields), ("Content-Length", "0")], ())
+
+
+def of_empty_answer(fields: Fields) -> Fields:
+    """Return those of a file's header fields that an empty 412 or 416 may have too, without its Content-Length."""
+    return _without(fields, _DROPPED)
 
 
 def _without(fields: Fields, names: Iterable[str]) -> Fields:
