@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import contextlib
 import errno
 import gc
 import gzip
@@ -10,6 +11,7 @@ import io
 import os
 import pickle
 import re
+import shutil
 import subprocess
 import tempfile
 import time
@@ -30,7 +32,7 @@ from flask import Blueprint, Flask, Response, abort, jsonify, request, session, 
 from flask.testing import FlaskClient
 from starlette.testclient import TestClient
 from werkzeug.datastructures import FileStorage, Headers
-from werkzeug.exceptions import RequestedRangeNotSatisfiable
+from werkzeug.exceptions import NotFound, RequestedRangeNotSatisfiable
 from werkzeug.http import http_date, parse_options_header
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.lint import LintMiddleware
@@ -450,14 +452,45 @@ def test_from_a_directory_what_is_there_is_sent_as_in_flask(directory: Any, path
     assert parse_options_header(answer.headers["Content-Disposition"]) == disposition
 
 
-def test_from_a_directory_an_unreadable_file_is_the_error_that_it_is_in_flask(door: Door, root: Path) -> None:
-    (root / "static" / "app.css").chmod(0)
-    if os.access(root / "static" / "app.css", os.R_OK):
-        pytest.skip("root may read everything")
-    with STOCK.app(root).test_request_context(), pytest.raises(PermissionError):
-        flask.send_from_directory("static", "app.css")
-    with door.app(root).test_request_context(), pytest.raises(PermissionError):
-        door.send_from_directory("static", "app.css")
+@contextlib.contextmanager
+def somebody_else() -> Iterator[None]:
+    """Nobody's rights, for root may read everything."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@pytest.fixture
+def open_root(root: Path) -> Iterator[Path]:
+    """A root path to which everybody gets: pytest's folders are their owner's."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(shutil.copytree(root, Path(folder, "root")))
+        for each in folder, copy:
+            os.chmod(each, 0o755)
+        yield copy
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders have other rights there")
+def test_from_a_directory_an_unreadable_file_is_the_error_that_it_is_in_flask(door: Door, open_root: Path) -> None:
+    (open_root / "static" / "app.css").chmod(0)
+    for each in STOCK, door:
+        with each.app(open_root).test_request_context(), somebody_else(), pytest.raises(PermissionError):
+            each.send_from_directory("static", "app.css")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders have other rights there")
+def test_from_a_directory_what_lies_in_a_closed_folder_is_a_404_as_in_flask(door: Door, open_root: Path) -> None:
+    (open_root / "static").chmod(0)
+    try:
+        for each in STOCK, door:
+            with each.app(open_root).test_request_context(), somebody_else(), pytest.raises(NotFound):
+                each.send_from_directory("static", "app.css")
+    finally:
+        (open_root / "static").chmod(0o755)
 
 
 def test_from_a_directory_an_error_that_says_nothing_of_the_file_comes_out(root: Path) -> None:
@@ -543,6 +576,48 @@ def test_an_open_file_is_sent_from_its_position_and_closed(kind: str, position: 
     assert response.data == DATA.content[position:]
     assert response.content_length == DATA.size - position
     assert given.closed
+
+
+@pytest.mark.parametrize("kind", SEEKABLE)
+def test_behind_the_end_of_an_open_file_there_is_nothing(kind: str, door: Door, root: Path) -> None:
+    given = at(DATA.size + 7, SEEKABLE[kind](root))
+    response = door.get(root, lambda: door.send_file(given, "a/b"))
+    # Of a BytesIO Flask promises all, and sends nothing.
+    assert (response.status_code, response.data, response.content_length) == (200, b"", 0)
+    assert given.closed
+
+
+def test_an_offset_behind_the_end_is_a_mistake(root: Path) -> None:
+    with IMPORTED.app(root).test_request_context(), io.BytesIO(b"12345") as given:
+        with pytest.raises(ValueError, match="beyond the end"):
+            ours.send_file(given, "a/b", offset=6)
+
+
+@pytest.mark.parametrize("kind", SEEKABLE)
+def test_an_open_file_has_validators_where_its_name_leads_to_it(kind: str, root: Path) -> None:
+    app = IMPORTED.app(root, lambda: ours.send_file(at(0, SEEKABLE[kind](root)), "a/b"))
+    response = get(app)
+    lasting = kind in ("opened", "unbuffered", "for update")
+    assert ("ETag" in response.headers, "Last-Modified" in response.headers) == (lasting, lasting)
+    # A temporary file may be another one each time, and of the same second.
+    assert get(app, If_Modified_Since=http_date(time.time() + 60)).status_code == (304 if lasting else 200)
+
+
+def test_a_temporary_file_has_the_validators_that_are_given(root: Path) -> None:
+    def view() -> Response:
+        return ours.send_file(at(0, SEEKABLE["TemporaryFile"](root)), "a/b", etag="v1", last_modified=1_500_000_000)
+
+    response = IMPORTED.get(root, view)
+    assert (response.headers["ETag"], response.headers["Last-Modified"]) == ('"v1"', http_date(1_500_000_000))
+    assert IMPORTED.get(root, view, If_None_Match='"v1"').status_code == 304
+
+
+def test_a_file_that_was_removed_has_no_validators(root: Path) -> None:
+    given = (root / "data.bin").open("rb")
+    (root / "data.bin").unlink()
+    response = IMPORTED.get(root, lambda: ours.send_file(given, "a/b"))
+    assert response.data == DATA.content
+    assert not {"ETag", "Last-Modified"} & set(response.headers.keys())
 
 
 @pytest.mark.parametrize("kind", SEEKABLE)

@@ -24,7 +24,7 @@ from werkzeug.wrappers import Request, Response
 from tests.support.table import CASES, FILES, Case, Files, check, parse_multipart
 from tests.support.table import Response as Answer
 from tests.support.wsgi_doors import werkzeug_app
-from zcresponse import Transfer
+from zcresponse import Transfer, open_file
 from zcresponse.errors import FileTruncatedError, NotARegularFileError
 from zcresponse.testing import record_transfers
 from zcresponse.werkzeug import ZeroCopyFileResponse
@@ -181,6 +181,20 @@ def test_what_is_not_ours_stays_open(kind: str, path: Path) -> None:
         assert get(ZeroCopyFileResponse(given, closefd=False)).data == DATA.content
     assert not is_closed(given)
     os.close(given) if isinstance(given, int) else given.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_there_are_validators_where_a_name_leads_to_the_file(kind: str, path: Path) -> None:
+    headers = get(ZeroCopyFileResponse(KINDS[kind](path))).headers
+    lasting = kind in ("Path", "str", "bytes", "buffered", "raw", "for update")
+    assert ("ETag" in headers, "Last-Modified" in headers) == (lasting, lasting)
+    headers = get(ZeroCopyFileResponse(KINDS[kind](path), etag="v1", last_modified=DATA.mtime)).headers
+    assert (headers["ETag"], headers["Last-Modified"]) == ('"v1"', DATA.last_modified)
+
+
+def test_who_opens_a_descriptor_says_that_it_lasts(path: Path) -> None:
+    headers = get(ZeroCopyFileResponse(open_file(os.open(path, os.O_RDONLY)))).headers
+    assert (headers["ETag"], headers["Last-Modified"]) == (DATA.etag, DATA.last_modified)
 
 
 def test_the_file_is_opened_at_once(path: Path) -> None:

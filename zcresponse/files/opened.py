@@ -29,6 +29,7 @@ __all__ = [
     "check_source",
     "check_window",
     "close_in_thread",
+    "is_lasting",
     "open_and_learn",
     "open_at_once",
     "open_file",
@@ -327,12 +328,24 @@ def path_to(file: OpenedFile, given: object) -> str | None:
     That of a temporary file, which goes with the object, leads nowhere by the time somebody opens it.
     """
     name = getattr(given, "name", None)
-    if not isinstance(name, str) or not os.path.isabs(name) or isinstance(given, tempfile._TemporaryFileWrapper):
-        return None
+    return name if isinstance(name, str) and os.path.isabs(name) and is_lasting(file, given) else None
+
+
+def is_lasting(file: OpenedFile, given: object) -> bool:
+    """Whether `file` was opened by a path, or from a file object whose name leads there.
+
+    What has no such name (a temporary file, one that was removed, a descriptor) may be made anew for each request. Its
+    time then does not tell one from the next.
+    """
+    if file.path is not None:
+        return True
+    name = getattr(given, "name", None)
+    if not isinstance(name, str | bytes) or isinstance(given, tempfile._TemporaryFileWrapper):
+        return False
     try:
-        return name if os.path.samestat(os.stat(name), file.stat) else None
+        return os.path.samestat(os.stat(name), file.stat)
     except (OSError, ValueError):
-        return None
+        return False
 
 
 def _learn_storage(fd: int) -> None:

@@ -19,13 +19,14 @@ from werkzeug.security import safe_join
 
 from zcresponse.events import OnTransfer
 from zcresponse.files import MemoryFile, OpenedFile, open_content
+from zcresponse.files.opened import is_lasting
 from zcresponse.files.rooted import NOT_THERE
 from zcresponse.http.caching import CacheDirectives, format_cache_control
 from zcresponse.http.dates import format_http_date
 from zcresponse.http.mediatype import DEFAULT_MEDIA_TYPE, guess_media_type
 from zcresponse.machinetypes import guess_type
 from zcresponse.plan.offload import SETTING
-from zcresponse.werkzeug import FileSending, plain_file, writable_tag
+from zcresponse.werkzeug import FileSending, open_from, plain_file, writable_tag
 from zcresponse.werkzeug import ZeroCopyFileResponse as _WerkzeugFileResponse
 from zcresponse.wsgi.transport import open_for
 from zcresponse.wsgi.wrappers import without_file_wrapper
@@ -140,7 +141,8 @@ def send_file(
     Args:
         path_or_file: a path, relative to the application's root path, or a binary file, which is closed after sending.
             A real file and a BytesIO have ranges; whatever else can be read is sent as one stream.
-        mimetype, as_attachment, download_name, conditional, etag, last_modified, max_age: as in Flask.
+        mimetype, as_attachment, download_name, conditional, etag, last_modified, max_age: as in Flask; but an open file
+            whose name leads to it has an ETag and a Last-Modified as well.
         offset: first byte to send; None: where a file that was given open stands, otherwise 0.
         count: how many bytes to send; None: all that follow.
         on_transfer: called with a `zcresponse.Transfer` at the end.
@@ -152,6 +154,7 @@ def send_file(
         TypeError, ValueError: an argument that cannot be meant.
     """
     app, environ = _the_app(), request.environ
+    lasting = True
     if isinstance(path_or_file, (str, os.PathLike)):
         path = os.path.join(app.root_path, os.fsdecode(path_or_file))
         if _by_front_server(app, offset, count):
@@ -173,7 +176,11 @@ def send_file(
         try:
             if position is None:
                 raise TypeError("path_or_file: nobody knows where it stands")
-            content = open_content(plain_file(path_or_file), offset=position, count=count)
+            plain = plain_file(path_or_file)
+            if offset is None and count is None:
+                content = open_from(plain, position)
+            else:
+                content = open_content(plain, offset=position, count=count)
         except (TypeError, OSError):
             if offset is not None or count is not None:
                 raise
@@ -182,9 +189,12 @@ def send_file(
                 path_or_file, mimetype, as_attachment, download_name, conditional, etag, last_modified
             )
             return _dressed(response, fields)
+        if isinstance(content, OpenedFile):
+            lasting = is_lasting(content, plain)
     return _send(
         environ,
         content,
+        lasting,
         mimetype=mimetype,
         as_attachment=as_attachment,
         download_name=download_name,
@@ -208,7 +218,7 @@ def send_from_directory(directory: _Path, path: _Path, **kwargs: Any) -> Respons
 
     Raises:
         werkzeug.exceptions.NotFound: nothing there, not a file, or not beneath `directory`.
-        PermissionError: the file may not be read.
+        PermissionError: the file itself may not be read.
         TypeError, ValueError: as `send_file`.
     """
     joined = safe_join(os.fsdecode(directory), os.fsdecode(path))
@@ -224,7 +234,8 @@ def send_from_directory(directory: _Path, path: _Path, **kwargs: Any) -> Respons
     except UnicodeEncodeError:
         raise NotFound from None
     except OSError as error:
-        if error.errno in NOT_THERE:
+        # A folder on the way that may not be entered is as good as none.
+        if error.errno in NOT_THERE or (isinstance(error, PermissionError) and not os.path.isfile(full)):
             raise NotFound from error
         raise
     return _send(environ, content, **kwargs)
@@ -233,6 +244,7 @@ def send_from_directory(directory: _Path, path: _Path, **kwargs: Any) -> Respons
 def _send(
     environ: WSGIEnvironment,
     content: OpenedFile | MemoryFile,
+    lasting: bool = True,
     mimetype: str | None = None,
     as_attachment: bool = False,
     download_name: str | None = None,
@@ -266,8 +278,8 @@ def _send(
             conditional=conditional,
             on_transfer=on_transfer,
             sendfile=sendfile,
-            etag=writable_tag(etag) if isinstance(etag, str) else bool(etag),
-            last_modified=True if last_modified is None else last_modified,
+            etag=writable_tag(etag) if isinstance(etag, str) else bool(etag) and lasting,
+            last_modified=lasting if last_modified is None else last_modified,
         )
     except BaseException:
         content.close()
