@@ -25,7 +25,19 @@ from tests.support.servers import ROOT, Server, descendants, open_descriptors, w
 from tests.support.table import Files, make_files
 from tests.support.wire import Connection, NoAnswer, PeerReset, ShortBody, WireError, format_request
 
-__all__ = ["BIG", "BIG_SIZE", "Row", "big_content", "documented", "holds", "make_site", "observe", "restore", "running"]
+__all__ = [
+    "BIG",
+    "BIG_SIZE",
+    "Row",
+    "big_content",
+    "documented",
+    "holds",
+    "make_site",
+    "observe",
+    "restore",
+    "running",
+    "travel",
+]
 
 PAGE = ROOT / "docs/reference/wsgi-servers.md"
 
@@ -92,8 +104,8 @@ def holds(server: Server, files: Files) -> Counter[str]:
 
 def observe(name: str, server: Server, files: Files) -> Row:
     """Look at a running server; the big file is afterwards what it was."""
-    whole = _travel(server, files, "GET", ())
-    part = _travel(server, files, "GET", (("Range", "bytes=10000003-30000003"),))
+    whole = travel(server, files)
+    part = travel(server, files, ("Range", "bytes=10000003-30000003"))
     kept = _keeps(server)
     cut = _cut(server, files)
     return Row("kept" if kept else "closed", whole, part, cut)
@@ -113,11 +125,12 @@ def _keeps(server: Server) -> bool:
     return True
 
 
-def _travel(server: Server, files: Files, method: str, headers: tuple[tuple[str, str], ...]) -> str:
+def travel(server: Server, files: Files, *headers: tuple[str, str]) -> str:
+    """How the big file, or a part of it, gets to the client: in the words of the table."""
     _told(server)
     # A master only watches.
     with trace_sendfile(*(descendants(server.pid) or {server.pid})) as trace, server.connect() as connection:
-        connection.send(format_request(method, f"/flask/plain/{BIG}", headers))
+        connection.send(format_request("GET", f"/flask/plain/{BIG}", headers))
         body = connection.read_response().body
     moved = trace.total_from(files.path(BIG))
     # It is told when the server closes the body, which may be later than the client's last byte.
