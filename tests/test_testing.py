@@ -185,3 +185,18 @@ def test_a_middleware_that_reads_hands_nothing_over(files: Files) -> None:
     server = FileWrapperServer(reading)
     assert Client(server).get("/").data == files.content("data.bin")
     assert server.handed_over == []
+
+
+@pytest.mark.parametrize(("wanted", "given"), [(None, 1), ("bytes=5-", 1), ("bytes=5-999", 0)])
+def test_a_part_whose_length_a_middleware_takes_out_is_read(wanted: str | None, given: int, files: Files) -> None:
+    def stripping(environ: Any, start_response: Any) -> Iterable[bytes]:
+        def start(status: str, fields: list[tuple[str, str]]) -> Any:
+            return start_response(status, [field for field in fields if field[0] != "Content-Length"])
+
+        body: Iterable[bytes] = sending(files.path("data.bin"))(environ, start)
+        return body
+
+    server, content = FileWrapperServer(stripping), files.content("data.bin")
+    expected = {None: content, "bytes=5-": content[5:], "bytes=5-999": content[5:1000]}[wanted]
+    assert Client(server).get("/", headers={"Range": wanted} if wanted else {}, buffered=True).data == expected
+    assert len(server.handed_over) == given

@@ -21,7 +21,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from zcresponse import events
@@ -152,7 +152,10 @@ class FileWrapperServer:
             fields[:] = headers
             return start_response(status, headers, *exc_info)
 
-        body = self.app(made_by(self._row, _ServersWrapper, environ), start)
+        row = self._row
+        if self.ranges:
+            row = replace(row, shows=lambda region: _ends_as_told(region, fields))
+        body = self.app(made_by(row, _ServersWrapper, environ), start)
         if type(body) is not _ServersWrapper:
             return body
         try:
@@ -171,6 +174,12 @@ class FileWrapperServer:
         if self.ranges and lengths:
             count = int(lengths[0])
         return HandedOver(_path_of(file, fd), offset, count)
+
+
+def _ends_as_told(region: FileRegion, fields: Fields) -> bool:
+    """Whether the server stops where the region does: it goes on to the file's end where it was told no length."""
+    at_end = region.offset + region.count == os.fstat(region.file.fileno()).st_size
+    return at_end or values_of(fields, "Content-Length") == [str(region.count)]
 
 
 def _path_of(file: Any, fd: int) -> str | None:
