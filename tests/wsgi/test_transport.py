@@ -55,6 +55,8 @@ SERVERS: dict[str, Environ] = {
     "gunicorn": _gunicorn(),
     "old gunicorn": _gunicorn("20.1.0"),
     "gunicorn with TLS": _gunicorn(made=_TLS_SOCKET),
+    "gunicorn without a wrapper": _gunicorn(wrapper=None),
+    "mod_wsgi": {"mod_wsgi.version": (6, 1, 1), "wsgi.file_wrapper": FileWrapper},
 }
 
 #: What a body can be made of here, by what the server offers.
@@ -163,6 +165,10 @@ def without_the_collector() -> Iterator[None]:
         ("no wrapper", "bytes=999999-", None, "none", ""),
         ("old gunicorn", "", None, "chunks", "gunicorn before 21"),
         ("gunicorn with TLS", "", None, "chunks", "TLS"),
+        ("mod_wsgi", "", None, "file_wrapper", "the server moves the file"),
+        ("mod_wsgi", "bytes=-5", None, "file_wrapper", "the server moves the file"),
+        ("mod_wsgi", "bytes=5-999", None, "chunks", "mod_wsgi would go on behind the part"),
+        ("gunicorn without a wrapper", "", None, "chunks", "somebody has taken wsgi.file_wrapper out"),
     ],
 )
 def test_the_best_way_that_is_exact_is_chosen_and_told(
@@ -174,6 +180,16 @@ def test_the_best_way_that_is_exact_is_chosen_and_told(
     assert delivery.way == way
     assert reason in delivery.reason
     assert bool(delivery.reason) == (way != "none")
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_mod_wsgi_is_given_a_part_where_its_own_start_response_is_told(own: bool, files: Files) -> None:
+    # A method of a class that is written in C, as its own is.
+    start_response: Any = [].append if own else lambda status, fields: None
+    with open_file(files.path("data.bin")) as file:
+        plan = plan_file_response(RequestHead("GET", range="bytes=5-999"), file)
+        delivery = choose_delivery(SERVERS["mod_wsgi"], plan, file, start_response=start_response)
+    assert delivery.way == ("file_wrapper" if own else "chunks")
 
 
 @pytest.mark.parametrize("server", SERVERS)

@@ -16,7 +16,7 @@ from zcresponse.files import FileRegion
 
 __all__ = ["sends_no_more"]
 
-#: Whose frame it is, in every release from 21 to 27.
+#: Whose frame it is; looked at in 25.0 and 27.0.
 _MODULE: Final = "gunicorn.http.wsgi"
 _METHOD: Final = "sendfile"
 #: How many callers are looked at. It asks through a function of its own, and through two of `socket`.

@@ -116,7 +116,7 @@ def choose_delivery(
         if not file.is_settled():
             return Delivery("chunks", f"{server.name} sends every file to its end, and this one may be growing")
     elif region.offset + region.count != file.stat.st_size and not server.hears(start_response):
-        return Delivery("chunks", f"{server.name} may not hear where the part ends: another start_response is between")
+        return Delivery("chunks", f"{server.name} would go on behind the part, had a middleware taken its length out")
     reads = server.reads_in_loop and best_wrapper(environ) is file_wrapper(environ)
     return Delivery("file_wrapper", "the server reads the file" if reads else "the server moves the file")
 
