@@ -296,6 +296,18 @@ def test_nothing_hostile_leaves_the_root(value: str, field: str, method: str, tr
     assert {name for name, _ in answer.fields} == {"content-type", "content-length"}
 
 
+def test_a_name_that_looks_encoded_means_no_other_file(tmp_path: Path) -> None:
+    (tmp_path / "bob").mkdir()
+    (tmp_path / "bob" / "secret.txt").write_bytes(b"bob's")
+    # A name that somebody else has chosen.
+    (tmp_path / "bob%2fsecret.txt").write_bytes(b"mallory's")
+    app = ZeroCopyMiddleware(others.app, x_sendfile=[tmp_path])
+    query = named(("X-Sendfile", f"{tmp_path}/bob%2fsecret.txt"))
+    assert ask(app, "/named", query=query).body == b"mallory's"
+    (tmp_path / "bob%2fsecret.txt").unlink()
+    assert ask(app, "/named", query=query).status == 404
+
+
 def test_several_fields_are_nothing(trap: Path) -> None:
     app = ZeroCopyMiddleware(others.app, x_sendfile=[trap], x_accel_redirect={"/protected/": trap})
     path, uri = ("X-Sendfile", f"{trap}/small.bin"), ("X-Accel-Redirect", "/protected/small.bin")

@@ -26,6 +26,7 @@ def base(tmp_path: Path) -> Path:
     (tmp_path / "files" / "a b ✓.txt").write_text("odd")
     (tmp_path / "files" / "a%20b.txt").write_text("looks encoded")
     (tmp_path / "files" / "a?b.txt").write_text("question")
+    (tmp_path / "files" / "inner%2fb.txt").write_text("looks like a path")
     (inner / "b.txt").write_text("b")
     (tmp_path / "secret.txt").write_text("secret")
     (tmp_path / "files-2").mkdir()
@@ -73,12 +74,10 @@ def latin(text: str) -> str:
         ("/a.txt", "a"),
         ("./inner/.//b.txt", "b"),
         ("100%.txt", "percent"),
-        ("100%25.txt", "percent"),
         ("a b ✓.txt", "odd"),
-        ("a%20b%20%E2%9C%93.txt", "odd"),
-        ("a%2520b.txt", "looks encoded"),
+        ("a%20b.txt", "looks encoded"),
         ("a?b.txt", "question"),
-        ("inner%2Fb.txt", "b"),
+        ("inner%2fb.txt", "looks like a path"),
     ],
 )
 def test_a_path_is_found_beneath_its_directory(
@@ -97,6 +96,10 @@ def test_a_path_is_found_beneath_its_directory(
         ("/protected/a%20b%20%e2%9c%93.txt", "odd"),
         ("/protected/a b ✓.txt", "odd"),
         ("/protected/inner/b.txt", "b"),
+        ("/protected/inner%2Fb.txt", "b"),
+        ("/protected/inner%252fb.txt", "looks like a path"),
+        ("/protected/100%25.txt", "percent"),
+        ("/protected/a%2520b.txt", "looks encoded"),
         ("/protected/deep/b.txt", "b"),
     ],
 )
@@ -104,6 +107,12 @@ def test_a_uri_is_found_beneath_the_directory_of_its_beginning(
     value: str, content: str, named: NamedFiles, lookup: Lookup
 ) -> None:
     assert read(lookup(named, [("x-accel-redirect", latin(value))])) == content
+
+
+@pytest.mark.parametrize("value", ["100%25.txt", "a%20b%20%E2%9C%93.txt", "a%2520b.txt", "inner%2Fb.txt", "a%2etxt"])
+def test_a_path_is_not_decoded(value: str, base: Path, named: NamedFiles, lookup: Lookup) -> None:
+    with pytest.raises(FileNotFoundError):
+        lookup(named, [("X-Sendfile", f"{base}/files/{value}")])
 
 
 HOSTILE = [

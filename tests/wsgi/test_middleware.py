@@ -689,6 +689,17 @@ def test_a_uri_names_a_file_beneath_its_directory(files: Files) -> None:
     assert "X-Accel-Redirect" not in response.headers
 
 
+def test_a_name_that_looks_encoded_means_no_other_file(tmp_path: Path) -> None:
+    (tmp_path / "bob").mkdir()
+    (tmp_path / "bob" / "secret.txt").write_bytes(b"bob's")
+    # A name that somebody else has chosen.
+    (tmp_path / "bob%2fsecret.txt").write_bytes(b"mallory's")
+    app = behind([], ("X-Sendfile", f"{tmp_path}/bob%2fsecret.txt"), x_sendfile=[tmp_path])
+    assert get(app).data == b"mallory's"
+    (tmp_path / "bob%2fsecret.txt").unlink()
+    assert get(app).status_code == 404
+
+
 def test_a_field_without_directories_is_left_to_a_front_server(files: Files) -> None:
     response = get(behind([b"body"], ("X-Sendfile", str(files.path(NAME)))))
     assert (response.data, response.headers["X-Sendfile"]) == (b"body", str(files.path(NAME)))

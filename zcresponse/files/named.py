@@ -1,6 +1,6 @@
 """Files that an application names in place of a body, beneath directories that the deployer has chosen.
 
-`X-Sendfile` holds a path, `X-Accel-Redirect` a URI; what they mean to Apache, lighttpd and nginx they mean here.
+`X-Sendfile` holds a path, as it is to Apache, and `X-Accel-Redirect` a URI, as to nginx.
 Whatever else such a field may hold (a path from elsewhere, `..`, NUL, a link, nonsense) leads to nothing.
 """
 
@@ -30,8 +30,8 @@ class NamedFiles:
 
     Args:
         x_sendfile: directories of which the files may be named by their paths in `X-Sendfile`. A path begins as the
-            directory is written here, made absolute; it is percent-decoded once, as lighttpd does, so a `%`
-            that two hexadecimal digits follow must be written `%25`.
+            directory is written here, made absolute. It is taken byte for byte, as by Apache's mod_xsendfile: were it
+            decoded, a name that happens to look encoded would mean another file.
         x_accel_redirect: where the URIs in `X-Accel-Redirect` lead: the beginning of their paths, such as
             `/protected/`, and the directory that stands for it. A URI is percent-decoded once, its query is dropped.
         follow_symlinks: follow links beneath the directories as long as they stay inside.
@@ -104,8 +104,8 @@ class NamedFiles:
         except UnicodeEncodeError:
             raise not_there(value) from None
         if name == X_ACCEL_REDIRECT:
-            raw = raw.partition(b"?")[0]
-        path = os.fsdecode(unquote_to_bytes(raw))
+            raw = unquote_to_bytes(raw.partition(b"?")[0])
+        path = os.fsdecode(raw)
         if os.sep != "/" and name == X_SENDFILE:
             path = path.replace(os.sep, "/")
         for prefix, root in self._roots[name]:
