@@ -127,15 +127,28 @@ def test_other_fields_are_kept_in_every_answer(files: Files) -> None:
 
 
 def test_what_was_said_of_the_body_that_nobody_sends_is_dropped(files: Files) -> None:
-    fields = [("Content-Encoding", "gzip"), ("Transfer-Encoding", "chunked"), ("Content-Length", "0"), ("A", "b")]
+    about_it = ["Content-Encoding", "transfer-encoding", "Content-MD5", "Digest", "content-digest", "Repr-Digest"]
+    fields = [(name, "x") for name in about_it] + [("Content-Length", "0"), ("A", "b")]
     with open_file(files.path("data.bin")) as file:
         plan = plan_named_file(RequestHead("POST", range="bytes=0-9"), file, fields=fields)
     names = [name.lower() for name, _ in plan.fields]
     assert (plan.status, plan.body_length) == (200, 300_000)
-    assert "content-encoding" not in names
-    assert "transfer-encoding" not in names
+    assert not {name.lower() for name in about_it} & set(names)
     assert [value for name, value in plan.fields if name == "Content-Length"] == ["300000"]
     assert ("A", "b") in plan.fields
+
+
+@pytest.mark.parametrize("if_none_match", [None, DATA.etag, '"of-no-bytes"'])
+def test_the_validators_of_a_file_that_is_named_are_its_own(if_none_match: str | None, files: Files) -> None:
+    fields = [("ETag", '"of-no-bytes"'), ("last-modified", "Fri, 01 Jan 2021 00:00:00 GMT")]
+    request = RequestHead("GET", if_none_match=if_none_match)
+    with open_file(files.path("data.bin")) as file:
+        plan = plan_named_file(request, file, fields=fields)
+    assert plan.status == (304 if if_none_match == DATA.etag else 200)
+    assert [value for name, value in plan.fields if name.lower() == "etag"] == [DATA.etag]
+    dates = [value for name, value in plan.fields if name.lower() == "last-modified"]
+    # RFC 9110 §15.4.5: a 304 with a tag needs no more.
+    assert dates == ([] if plan.status == 304 else [DATA.last_modified])
 
 
 def test_a_part_that_the_application_has_chosen_is_decided_anew(files: Files) -> None:

@@ -20,7 +20,8 @@ import flask
 import pytest
 from django.core.files.base import File as DjangosFile
 from django.core.signals import request_finished
-from django.http import FileResponse
+from django.core.wsgi import get_wsgi_application
+from django.http import FileResponse, HttpResponse
 from flask import Flask
 from werkzeug.datastructures import FileStorage
 from werkzeug.test import Client, TestResponse
@@ -29,6 +30,7 @@ from werkzeug.wsgi import FileWrapper as WerkzeugsWrapper
 from whitenoise.middleware import WhiteNoiseFileResponse
 
 from tests.support.django_doors import wsgi_app as ours_in_django
+from tests.support.django_project import project
 from tests.support.table import CASES, FILES, Case, Files, check
 from tests.support.wsgi_doors import flask_app as ours_in_flask
 from tests.support.wsgi_doors import upgraded
@@ -37,6 +39,8 @@ from tests.wsgi.test_table import answer_of
 from zcresponse import Transfer
 from zcresponse.testing import FileWrapperServer, HandedOver, record_transfers
 from zcresponse.wsgi import ZeroCopyMiddleware, send_file
+
+CONDITIONAL_GET = "django.middleware.http.ConditionalGetMiddleware"
 
 NAME = "data.bin"
 DATA = FILES[NAME]
@@ -780,10 +784,28 @@ def test_flasks_own_switch_for_front_servers_works_without_one(files: Files) -> 
     app.add_url_rule("/", view_func=lambda: flask.send_file(files.path(NAME)), endpoint="view")
     server = FileWrapperServer(ZeroCopyMiddleware(app, x_sendfile=[files.directory]))
     assert get(server).data == CONTENT
-    response = get(server, Range="bytes=5-999")
-    assert (response.status_code, response.data) == (206, CONTENT[5:1000])
-    assert get(server, If_None_Match=response.headers["ETag"]).status_code == 304
-    assert [(given.offset, given.count) for given in server.handed_over] == [(0, DATA.size), (5, 995)]
+    for fields in ({}, {"If_Range": DATA.etag}, {"If_Range": DATA.last_modified}):
+        response = get(server, Range="bytes=5-999", **fields)
+        assert (response.status_code, response.data, response.headers["ETag"]) == (206, CONTENT[5:1000], DATA.etag)
+    assert get(server, If_None_Match=DATA.etag).status_code == 304
+    assert get(server, If_Modified_Since=DATA.last_modified).status_code == 304
+    assert [(given.offset, given.count) for given in server.handed_over] == [(0, DATA.size)] + [(5, 995)] * 3
+
+
+def test_the_tag_that_django_makes_of_no_bytes_is_no_files(tmp_path: Path) -> None:
+    for name in ("a", "bb"):
+        (tmp_path / name).write_text(name)
+    tags = []
+    with project(lambda request: HttpResponse(headers={"X-Sendfile": f"{tmp_path}{request.path}"}), CONDITIONAL_GET):
+        app = ZeroCopyMiddleware(get_wsgi_application(), x_sendfile=[tmp_path])
+        for name in ("a", "bb"):
+            response = get(app, f"/{name}")
+            assert response.data == name.encode()
+            tags.append(response.headers["ETag"])
+        assert tags[0] != tags[1]
+        assert get(app, "/a", If_None_Match=tags[0]).status_code == 304
+        (tmp_path / "a").write_text("changed")
+        assert get(app, "/a", If_None_Match=tags[0]).data == b"changed"
 
 
 HOSTILE = [

@@ -10,8 +10,21 @@ from zcresponse.plan.response import Fields, ResponsePlan, plan_file_response, v
 
 __all__ = ["may_name_file", "may_upgrade", "plan_named_file", "plan_upgrade"]
 
-#: What an application said of the body that it did not send.
-_OF_ANOTHER_BODY: Final = frozenset(("content-encoding", "transfer-encoding", "trailer"))
+#: What an application said of the body that it did not send. Validators and digests are most often made of that body,
+#: by a middleware that knows nothing of the file: every file would have the tag of no bytes. nginx drops them too.
+_OF_ANOTHER_BODY: Final = frozenset(
+    (
+        "content-encoding",
+        "transfer-encoding",
+        "trailer",
+        "etag",
+        "last-modified",
+        "content-md5",
+        "digest",
+        "content-digest",
+        "repr-digest",
+    )
+)
 
 
 def may_upgrade(request: RequestHead, *, status: int, fields: Fields) -> bool:
@@ -71,8 +84,9 @@ def plan_named_file(request: RequestHead, file: OpenedFile, *, fields: Fields) -
 
     Args:
         file: the file that was found.
-        fields: the application's, without the one that names the file. Its Content-Encoding is dropped, as Apache
-            does: it is most often that of the body which nobody sends.
+        fields: the application's, without the one that names the file. Those that are about the body which nobody
+            sends are dropped: Content-Encoding, as Apache does, ETag and Last-Modified, as nginx does, and digests. The
+            file's validators take their place.
     """
     kept = [field for field in fields if field[0].lower() not in _OF_ANOTHER_BODY]
     return plan_file_response(request, file, fields=kept)
