@@ -331,3 +331,29 @@ def test_a_field_that_is_not_switched_on_is_left_to_a_front_server(trap: Path) -
     answer = ask(app, "/named", query=named(("X-Accel-Redirect", "/protected/small.bin")))
     assert answer.values("x-accel-redirect") == ["/protected/small.bin"]
     assert answer.body == b"the application's own"
+
+
+@pytest.mark.parametrize(
+    ("kind", "messages"),
+    [
+        ("websocket", ["websocket.http.response.start", "websocket.http.response.body"]),
+        ("websocket", ["websocket.accept"]),
+        ("http", ["http.response.start", "http.response.body", "http.response.trailers"]),
+    ],
+)
+def test_no_field_leaves_in_another_message(kind: str, messages: list[str], trap: Path) -> None:
+    got: list[Any] = []
+    named_here = (b"X-Sendfile", f"{trap}/small.bin".encode())
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        for message in messages:
+            start = message == "http.response.start"
+            await send({"type": message, "status": 200, "headers": [(b"a", b"b")] if start else [named_here]})
+
+    async def send(message: Any) -> None:
+        got.append(message)
+
+    scope = {"type": kind, "method": "GET", "path": "/", "headers": []}
+    asyncio.run(ZeroCopyMiddleware(app, x_sendfile=[trap])(scope, Client().receive, send))
+    assert [message["type"] for message in got] == messages
+    assert {field for message in got for field in message["headers"]} <= {(b"a", b"b")}

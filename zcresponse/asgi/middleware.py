@@ -116,7 +116,7 @@ class ZeroCopyMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application below."""
         if scope["type"] != "http":
-            await self.app(scope, receive, send)
+            await self._upgraded(scope, receive, send)
             return
         if self._offload is not None:
             scope[OFFLOAD] = self._offload

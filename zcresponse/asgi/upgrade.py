@@ -36,7 +36,10 @@ class Upgrading:
         self._raw_names = frozenset(name.encode("ascii") for name in named.fields)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one HTTP request."""
+        """Answer one HTTP request; of a WebSocket only what names a file is taken out."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, self._without_names(send))
+            return
         held: Message | None = None
         started = answered = False
 
@@ -65,9 +68,27 @@ class Upgrading:
                     if answered:
                         return
                 await send(start)
+            await nameless_send(message)
+
+        nameless_send = self._without_names(send)
+        await self._app(scope, receive, upgrading_send)
+
+    def _without_names(self, send: Send) -> Send:
+        """Return a `send` that lets no field out that names a file.
+
+        They may stand in more than a response's start: in its trailers (`http.response.trailers`), or in the answer
+        that denies a WebSocket (`websocket.http.response.start`). No file is sent for those.
+        """
+        if not self._raw_names:
+            return send
+
+        async def nameless_send(message: Message) -> None:
+            if message.get("headers"):
+                message = {**message, "headers": list(message["headers"])}
+                self._take_named(message)
             await send(message)
 
-        await self._app(scope, receive, upgrading_send)
+        return nameless_send
 
     def _take_named(self, start: Message) -> Fields:
         """Take the fields that name a file out of an answer, whatever they hold, and return them."""
