@@ -377,6 +377,21 @@ def test_hashed_names_are_for_good_and_others_as_the_options_say(tree: Path, has
     assert ask(site, "/docs/").values("cache-control") == ["max-age=60"]
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, YEAR),
+        ({"no_cache": True}, YEAR),
+        ({"private": True, "max_age": 60}, "private, max-age=31536000, immutable"),
+        ({"no_store": True}, "no-store"),
+        ({"no_store": True, "private": True}, "private, no-store"),
+    ],
+)
+def test_hashed_names_are_kept_by_nobody_who_may_not(tree: Path, options: Any, said: str) -> None:
+    (tree / "app.3f9a1c07.js").write_text("hashed")
+    assert ask(Site(tree, hashed_names=True, **options), "/app.3f9a1c07.js").values("cache-control") == [said]
+
+
 def test_fields_are_given_by_the_end_of_the_name_and_the_longest_wins(tree: Path) -> None:
     site = Site(
         tree,

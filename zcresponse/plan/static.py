@@ -93,7 +93,7 @@ class StaticOptions(PlanOptions, total=False):
         precompressed: send the `.br`, `.zst` or `.gz` beside a file to clients that take it. True, or content codings
             in order of preference: `br`, `zstd`, `gzip`.
         hashed_names: files of these names are sent with `Cache-Control: public, max-age=31536000, immutable`; see
-            `HashedNames`.
+            `HashedNames`. What is `private` stays so, for as long, and `no_store` stays `no-store`.
         suffix_headers: header fields by the end of the name, as `{".wasm": {"Cross-Origin-Resource-Policy": "..."}}`;
             an empty end means every file.
         file_headers: a callable that gives header fields for a file, see `FileHeaders`.
@@ -127,8 +127,8 @@ Steps: TypeAlias = Generator[Step, Any, Answer]
 #: hash; of real hashes of eight digits one in forty is missed so.
 HASHED_NAME: Final = re.compile(r"[.-](?=[a-f]*[0-9])(?=[0-9]*[a-f])[0-9a-f]{8,}\.[^/]*\Z")
 
-#: A year, the longest that is of any use.
-_FOR_GOOD: Final = ("Cache-Control", format_cache_control(public=True, max_age=31_536_000, immutable=True) or "")
+#: In seconds: a year, the longest that is of any use.
+_FOR_GOOD: Final = 31_536_000
 _VARY: Final = ("Vary", "Accept-Encoding")
 
 # RFC 9110 §5.1, §5.5.
@@ -208,6 +208,7 @@ class Site:
         check_options(cast("FileOptions", of_files))
         check_disposition("disposition", options.get("disposition", "inline"))
         plan_file_response(RequestHead("GET"), MemoryFile(b""), **self._options)
+        self._for_good = _for_good(self._options)
         self._has_fields = bool(self._codings or self._is_hashed or self._by_suffix or self._file_headers)
 
     def answer(
@@ -343,7 +344,7 @@ class Site:
     def _fields(self, url_path: str, file: OpenedFile) -> Fields:
         fields: Fields = []
         if self._is_hashed is not None and self._is_hashed(url_path):
-            fields.append(_FOR_GOOD)
+            fields += self._for_good
         name = url_path.lower()
         for suffix, more in self._by_suffix:
             if name.endswith(suffix):
@@ -524,6 +525,15 @@ def _joined(fields: Fields, more: Fields) -> Fields:
     """Return both, where a name in `more` takes the place of the same name in `fields`."""
     names = {name.lower() for name, _ in more}
     return [field for field in fields if field[0].lower() not in names] + more
+
+
+def _for_good(options: PlanOptions) -> Fields:
+    """Return what is said of files for good: for how long is ours to say, who may keep them the deployer's."""
+    if options.get("no_store"):
+        return []
+    private = bool(options.get("private"))
+    value = format_cache_control(public=not private, private=private, max_age=_FOR_GOOD, immutable=True)
+    return [("Cache-Control", value or "")]
 
 
 def _without_caching(options: PlanOptions) -> PlanOptions:
