@@ -254,6 +254,31 @@ def test_a_middleware_does_not_take_out_what_the_front_server_is_to_read(
     middleware(print, x_sendfile=[path.parent])
 
 
+SENT_HERE = "ZCRESPONSE_OFFLOAD: files that X-Sendfile names are sent here, by a ZeroCopyMiddleware with x_sendfile="
+
+
+def test_nor_what_flask_or_a_middleware_below_says(path: Path) -> None:
+    chosen = Offload("X-Sendfile", [path.parent])
+    flask_app = _flask(lambda: send_file(path), {SETTING: chosen, "PROPAGATE_EXCEPTIONS": True})
+    below = asgi.ZeroCopyMiddleware(_starlette(lambda: starlette.ZeroCopyFileResponse(path)), offload=chosen)
+    for client in (
+        _wsgi_client(wsgi.ZeroCopyMiddleware(flask_app, x_sendfile=[path.parent])),
+        _asgi_client(asgi.ZeroCopyMiddleware(below, x_sendfile=[path.parent])),
+    ):
+        with pytest.raises(SettingError, match=SENT_HERE):
+            client("GET", {})
+    other = wsgi.ZeroCopyMiddleware(flask_app, x_accel_redirect={"/_media/": path.parent})
+    assert _wsgi_client(other)("GET", {}).values("x-sendfile") == [str(path)]
+
+
+def test_nor_what_django_says(path: Path) -> None:
+    setting = f"X-Sendfile '{path.parent}'"
+    with project(lambda request: django.ZeroCopyFileResponse(path), **{SETTING: setting}):
+        around = wsgi.ZeroCopyMiddleware(django.get_wsgi_application(), x_sendfile=[path.parent])
+        with pytest.raises(SettingError, match=SENT_HERE):
+            _wsgi_client(around)("GET", {})
+
+
 # --- files that do not stay -------------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from zcresponse.asgi.dialect import PATHSEND, ZEROCOPYSEND, offer_in
 from zcresponse.asgi.exchange import Exchange
 from zcresponse.asgi.relay import Relay
 from zcresponse.asgi.servers import Honoured, honoured_by
-from zcresponse.asgi.transport import OFFLOAD
+from zcresponse.asgi.transport import OFFLOAD, TAKEN_OUT
 from zcresponse.asgi.types import ASGIApp, Receive, Scope, Send
 from zcresponse.asgi.upgrade import Upgrading
 from zcresponse.environment import Settings
@@ -108,6 +108,7 @@ class ZeroCopyMiddleware:
         named = NamedFiles(x_sendfile, x_accel_redirect, follow_symlinks=follow_symlinks)
         check_named(offload, named.fields)
         self._offload = offload
+        self._taken_out = named.fields
         self._upgraded: ASGIApp = app
         if conditional or named.fields:
             self._upgraded = Upgrading(app, conditional=conditional, named=named, on_transfer=on_transfer)
@@ -120,6 +121,8 @@ class ZeroCopyMiddleware:
             return
         if self._offload is not None:
             scope[OFFLOAD] = self._offload
+        if self._taken_out:
+            scope[TAKEN_OUT] = self._taken_out | scope.get(TAKEN_OUT, frozenset())
         exchange = self._exchange(scope, receive, send)
         if self._on_transfer is not None:
             sending = exchange or getattr(send, "__self__", None)

@@ -23,6 +23,7 @@ from zcresponse.plan.offload import offload_of
 
 __all__ = [
     "OFFLOAD",
+    "TAKEN_OUT",
     "Delivery",
     "choose_delivery",
     "deliver",
@@ -35,6 +36,8 @@ __all__ = [
 
 #: Where a middleware tells responses below what a front server sends: an `Offload`, or False for nothing.
 OFFLOAD: Final = "zcresponse.offload"
+#: Where it tells them which fields it takes out of them: a frozenset of lower-case names.
+TAKEN_OUT: Final = "zcresponse.taken_out"
 
 # A mistake in the environment is told when the application is loaded, not to its first client.
 offload_of()
@@ -124,12 +127,12 @@ def offload_for(scope: Scope, setting: object = None) -> Offload | None:
             the environment.
 
     Raises:
-        SettingError: one of them cannot be meant.
+        SettingError: one of them cannot be meant, also where a middleware above takes out what it would say.
     """
     if setting is None or setting == "":
         setting = scope.get(OFFLOAD)
     # Most often somebody above has looked already and found nothing.
-    return None if setting is False else offload_of(setting)
+    return None if setting is False else offload_of(setting, taken_out=scope.get(TAKEN_OUT, ()))
 
 
 def raw_fields(fields: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:

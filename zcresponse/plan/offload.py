@@ -125,16 +125,18 @@ class Offload:
         return Told(raw.decode("latin-1"))
 
 
-def offload_of(setting: object = None) -> Offload | None:
+def offload_of(setting: object = None, *, taken_out: Container[str] = ()) -> Offload | None:
     """Return what the deployer has chosen.
 
     Args:
         setting: an `Offload`; a text of words quoted as in a shell, the header and then each directory as
             `DIRECTORY=NAME` or, for `X-Sendfile`, `DIRECTORY`; False: nothing is offloaded; None or no text: as the
             environment variable says.
+        taken_out: lower-case names of the fields that a middleware above takes out of responses.
 
     Raises:
-        SettingError: it cannot be meant.
+        SettingError: it cannot be meant, or names files by one of those fields: the client would get what that
+            middleware finds, which is nothing, most likely.
     """
     if setting is None or setting == "":
         setting = read_text(SETTING)
@@ -142,11 +144,15 @@ def offload_of(setting: object = None) -> Offload | None:
             return None
     if setting is False:
         return None
-    if isinstance(setting, Offload):
-        return setting
-    if not isinstance(setting, str):
+    if not isinstance(setting, Offload | str):
         raise SettingError(f"{SETTING}: {setting!r} is neither an Offload nor a text")
-    return _parsed(setting)
+    offload = setting if isinstance(setting, Offload) else _parsed(setting)
+    if offload.header.lower() in taken_out:
+        argument = offload.header.lower().replace("-", "_")
+        raise SettingError(
+            f"{SETTING}: files that {offload.header} names are sent here, by a ZeroCopyMiddleware with {argument}="
+        )
+    return offload
 
 
 def check_named(offload: Offload | bool | None, fields: Container[str]) -> None:

@@ -21,7 +21,16 @@ from zcresponse.plan.upgrade import may_name_file, plan_named_file, plan_upgrade
 from zcresponse.wsgi.bodies import open_body
 from zcresponse.wsgi.chunks import Chunks
 from zcresponse.wsgi.servers import best_wrapper, server_behind
-from zcresponse.wsgi.transport import OFFLOAD, SENDFILE, make_body, missing_date, open_beside, request_head, status_line
+from zcresponse.wsgi.transport import (
+    OFFLOAD,
+    SENDFILE,
+    TAKEN_OUT,
+    make_body,
+    missing_date,
+    open_beside,
+    request_head,
+    status_line,
+)
 from zcresponse.wsgi.types import Environ, StartResponse, WSGIApp
 from zcresponse.wsgi.wrappers import FileWrapper, ShownFileWrapper
 
@@ -82,6 +91,8 @@ class ZeroCopyMiddleware:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if self._offload is not None:
             environ[OFFLOAD] = self._offload
+        if self._files.fields:
+            environ[TAKEN_OUT] = self._files.fields | environ.get(TAKEN_OUT, frozenset())
         if self._sendfile is not None and environ.get(SENDFILE) is not False:
             environ[SENDFILE] = self._sendfile
         head = _Head(start_response, self._files)

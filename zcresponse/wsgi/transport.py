@@ -33,6 +33,7 @@ from zcresponse.wsgi.wrappers import file_wrapper
 __all__ = [
     "OFFLOAD",
     "SENDFILE",
+    "TAKEN_OUT",
     "Delivery",
     "choose_delivery",
     "deliver",
@@ -50,6 +51,8 @@ __all__ = [
 
 #: Where a middleware tells responses below what a front server sends: an `Offload`, or False for nothing.
 OFFLOAD: Final = "zcresponse.offload"
+#: Where it tells them which fields it takes out of them: a frozenset of lower-case names.
+TAKEN_OUT: Final = "zcresponse.taken_out"
 #: Where it tells them whether zero-copy may be used: a bool.
 SENDFILE: Final = "zcresponse.sendfile"
 
@@ -149,9 +152,11 @@ def offload_for(environ: Environ, setting: object = None) -> Offload | None:
             the environment.
 
     Raises:
-        SettingError: one of them cannot be meant.
+        SettingError: one of them cannot be meant, also where a middleware above takes out what it would say.
     """
-    return offload_of(environ.get(OFFLOAD) if setting is None or setting == "" else setting)
+    if setting is None or setting == "":
+        setting = environ.get(OFFLOAD)
+    return offload_of(setting, taken_out=environ.get(TAKEN_OUT, ()))
 
 
 def open_for(
