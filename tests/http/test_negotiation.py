@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zcresponse.http.negotiation import Acceptable, negotiate_codings, parse_accept_encoding
+from zcresponse.http.negotiation import Acceptable, names_coding, negotiate_codings, parse_accept_encoding
 
 OFFERED = ("br", "zstd", "gzip")
 
@@ -89,6 +89,27 @@ def test_the_order_of_the_offer_decides_between_equals() -> None:
 
 def test_weights_are_told_in_thousandths() -> None:
     assert parse_accept_encoding("gzip;q=0.333, *;q=1.000, br;q=0") == {"gzip": 333, "*": 1000, "br": 0}
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (None, False),
+        ("", False),
+        (" , ", False),
+        ("identity", False),
+        ("Identity;q=0.5, ", False),
+        ("identity;q=0", False),
+        ("*", True),
+        ("gzip, identity", True),
+        ("identity ; q=1 , BR ;q=0.1", True),
+        ("gzip;q=0", True),
+        ("br;q=many", True),
+        ("x", True),
+    ],
+)
+def test_any_coding_that_is_named_may_be_taken_for_a_wish(text: str | None, names: bool) -> None:
+    assert names_coding(text) is names
 
 
 @given(st.text())

@@ -1,4 +1,8 @@
-"""Popular compressors between files and servers: `/COMPRESSOR/ours/NAME`, `/COMPRESSOR/stock/NAME`, `/COMPRESSOR/text`.
+"""Popular compressors between files and servers.
+
+There are `/COMPRESSOR/ours/NAME`, a response of zcresponse's own, `/COMPRESSOR/static/NAME` and
+`/COMPRESSOR/folder/NAME`, its static application and its `StaticFiles`, `/COMPRESSOR/stock/NAME`, Starlette's response,
+and `/COMPRESSOR/text`.
 
 `bare` has compressors alone, `below` has the middleware above them, `above` has it below them. Files come from the
 directory named by the environment variable `TABLE_FILES`.
@@ -15,12 +19,12 @@ from starlette.applications import Starlette
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 from starlette_compress import CompressMiddleware
 from zstd_asgi import ZstdMiddleware
 
-from zcresponse.asgi import ZeroCopyMiddleware
-from zcresponse.starlette import ZeroCopyFileResponse
+from zcresponse.asgi import ZeroCopyMiddleware, static_app
+from zcresponse.starlette import ZeroCopyFileResponse, ZeroCopyStaticFiles
 
 ASGIApp = Callable[
     [MutableMapping[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]
@@ -36,8 +40,11 @@ COMPRESSORS: dict[str, Callable[[Any], Any]] = {
 DROPPING = {"brotli": "br", "zstd": "zstd"}
 
 
+_DIRECTORY = os.environ.get("TABLE_FILES", ".")
+
+
 def _path(request: Request) -> str:
-    return os.path.join(os.environ["TABLE_FILES"], request.path_params["name"])
+    return os.path.join(_DIRECTORY, request.path_params["name"])
 
 
 async def _ours(request: Request) -> Response:
@@ -56,6 +63,8 @@ _shop = Starlette(
     routes=[
         Route("/{compressor}/ours/{name}", _ours),
         Route("/{compressor}/stock/{name}", _stock),
+        Mount("/{compressor}/static", static_app(_DIRECTORY)),
+        Mount("/{compressor}/folder", ZeroCopyStaticFiles(directory=_DIRECTORY)),
         Route("/{compressor}/text", _text),
     ]
 )

@@ -12,7 +12,7 @@ from zcresponse.asgi.chunks import Count, SendFailed, marking, send_chunks
 from zcresponse.asgi.dialect import PATHSEND, ZEROCOPYSEND
 from zcresponse.asgi.exchange import JOINED, Account, Exchange, cached_bytes
 from zcresponse.asgi.servers import Honoured
-from zcresponse.asgi.transport import reports_departure
+from zcresponse.asgi.transport import part_in_chunks, reports_departure
 from zcresponse.asgi.types import ASGIApp, Message, Receive, Scope, Send
 from zcresponse.environment import Settings
 from zcresponse.errors import DeliveryError, FileTruncatedError
@@ -130,11 +130,12 @@ class Relay(Exchange):
         self._sending = True
         forward = marking(self._forward)
         try:
+            moves = self._moves(segments, length)
             if self._held is not None:
                 start = self._held
                 self.forget_head()
-                await forward(start)
-            if self._moves(segments, length):
+                await forward(start if moves else part_in_chunks(start, self._scope))
+            if moves:
                 account.way = "sendfile"
                 await self._send_descriptors(segments, forward, account)
                 if not more:

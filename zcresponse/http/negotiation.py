@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-__all__ = ["Acceptable", "negotiate_codings", "parse_accept_encoding"]
+__all__ = ["Acceptable", "names_coding", "negotiate_codings", "parse_accept_encoding"]
 
 # A coding, `*` or `identity`, and its weight: 0 to 1 with up to three decimals (§12.4.2). No other parameters exist.
 _ELEMENT: Final = re.compile(
@@ -46,6 +46,18 @@ def parse_accept_encoding(text: str) -> dict[str, int]:
             name = found[1].lower()
             weights[_ALIASES.get(name, name)] = _ONE if found[2] is None else round(float(found[2]) * _ONE)
     return weights
+
+
+def names_coding(accept_encoding: str | None) -> bool:
+    """Tell whether somebody may take an Accept-Encoding for a wish to have content compressed.
+
+    Many only look for the name of a coding in it. So anything counts but `identity`: `*`, a coding that weighs nothing,
+    a malformed element.
+    """
+    if not accept_encoding:
+        return False
+    names = (element.partition(";")[0].strip(" \t").lower() for element in accept_encoding.split(","))
+    return any(name not in ("", "identity") for name in names)
 
 
 def negotiate_codings(accept_encoding: str | None, offered: Sequence[str]) -> Acceptable:
