@@ -195,6 +195,102 @@ def test_force_makes_everything_anew(site: Path) -> None:
     assert (site / "index.html.br").stat().st_size < before
 
 
+# --- newer than their files -------------------------------------------------------------------------------------------
+
+
+def roll_back(path: Path, content: bytes) -> None:
+    """Put an older version in the place of a file, with its time, as `cp -p`, `tar` and `rsync -t` do."""
+    older = path.stat().st_mtime_ns - 10_000_000_000
+    path.write_bytes(content)
+    os.utime(path, ns=(older, older))
+
+
+@pytest.mark.parametrize("content", [TEXT[::-1], TEXT[:-1], TEXT + b"x", TEXT[:50_000] + b"x" + TEXT[50_001:]])
+def test_what_was_made_of_a_version_that_was_taken_back_is_found_and_made_anew(site: Path, content: bytes) -> None:
+    compress(site)
+    roll_back(site / "index.html", content)
+    done = compress(site, "--check", "--quiet")
+    assert done.exit_code == 1
+    assert done.output.splitlines() == [f"stale: {site}/index.html{suffix}" for suffix in (".br", ".gz", ".zst")]
+    assert compress(site).exit_code == 0
+    for suffix, decompress in DECOMPRESS.items():
+        assert decompress((site / f"index.html{suffix}").read_bytes()) == content
+    assert compress(site, "--check").exit_code == 0
+
+
+def test_what_gains_nothing_since_it_was_taken_back_is_removed(site: Path) -> None:
+    compress(site)
+    roll_back(site / "index.html", b"short")
+    assert f"stale: {site}/index.html.gz (would be removed)" in compress(site, "--dry-run").output
+    assert compress(site).exit_code == 0
+    assert beside(site / "index.html") == []
+
+
+#: Made by hand, each with the right content, later than its file, and not as this command would make it.
+BY_HAND: dict[str, Callable[[bytes], bytes]] = {
+    ".br": lambda content: brotli.compress(content, quality=1),
+    ".zst": lambda content: zstandard.compress(content[:5000]) + zstandard.compress(content[5000:]),
+    ".gz": lambda content: gzip.compress(content[:5000], 1) + gzip.compress(content[5000:]),
+}
+
+
+@pytest.mark.parametrize("suffix", BY_HAND)
+@pytest.mark.parametrize("size", [len(TEXT), 500, 1_000_000])
+def test_what_somebody_else_has_made_later_is_kept(site: Path, suffix: str, size: int) -> None:
+    path, sidecar = site / "index.html", site / f"index.html{suffix}"
+    path.write_bytes((TEXT * 10)[:size])
+    made = BY_HAND[suffix](path.read_bytes())
+    sidecar.write_bytes(made)
+    os.utime(path, ns=(0, sidecar.stat().st_mtime_ns - 1))
+    before = sidecar.stat()
+    options = ["--include", "index.html", "--codings", {v: k for k, v in SUFFIXES.items()}[suffix]]
+    assert compress(site, *options, "--check").exit_code == 0
+    done = compress(site, *options)
+    assert re.search(r"^\w+ +0 +1 +0 ", done.output, re.MULTILINE), done.output
+    assert (sidecar.read_bytes(), sidecar.stat().st_ino, sidecar.stat().st_mtime_ns) == (
+        made,
+        before.st_ino,
+        before.st_mtime_ns,
+    )
+    compress(site, *options, "--force", "--min-size", "1")
+    assert sidecar.read_bytes() != made
+
+
+@pytest.mark.parametrize("suffix", BY_HAND)
+@pytest.mark.parametrize("damage", ["none of it", "cut", "longer", "other"])
+def test_what_cannot_be_decompressed_is_stale(site: Path, suffix: str, damage: str) -> None:
+    path, sidecar = site / "index.html", site / f"index.html{suffix}"
+    made = BY_HAND[suffix](TEXT)
+    damaged = {"none of it": b"text", "cut": made[:-1], "longer": made + b"text", "other": noise(1000)}[damage]
+    sidecar.write_bytes(damaged)
+    os.utime(path, ns=(0, sidecar.stat().st_mtime_ns - 1))
+    assert f"stale: {sidecar}\n" in compress(site, "--check").output
+    compress(site)
+    assert DECOMPRESS[suffix](sidecar.read_bytes()) == TEXT
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks how much memory a process has had")
+@pytest.mark.parametrize("coding", SUFFIXES)
+@pytest.mark.parametrize("size", [1024, 64 * 1024 * 1024])
+def test_a_sidecar_of_gigabytes_is_told_in_the_memory_of_blocks(site: Path, coding: str, size: int) -> None:
+    path = site / "index.html"
+    path.write_bytes(bytes(size))
+    gigabyte = compressing._COMPRESSORS[coding](iter([bytes(2**20)] * 1024), 1, 2**30)
+    sidecar = Path(f"{path}{SUFFIXES[coding]}")
+    sidecar.write_bytes(b"".join(gigabyte))
+    os.utime(path, ns=(0, sidecar.stat().st_mtime_ns - 1))
+    code = (
+        "from zcresponse.commands.compress import command\n"
+        f"try: command(['--check', '--quiet', '--codings', '{coding}', '--include', 'index.html', {str(site)!r}])\n"
+        "finally: print(open('/proc/self/status').read())"
+    )
+    done = run(python=[sys.executable, "-c", code])
+    assert done.returncode == 1
+    assert done.stdout.startswith(f"stale: {sidecar}\n")
+    (kibibytes,) = re.findall(r"VmHWM:\s*(\d+) kB", done.stdout)
+    assert int(kibibytes) < 100 * 1024
+
+
 # --- which files ------------------------------------------------------------------------------------------------------
 
 
@@ -227,6 +323,17 @@ def test_several_directories_are_done_in_one_go(site: Path, tmp_path: Path) -> N
     assert compress(site, tmp_path / "other", "--jobs", "3").exit_code == 0
     assert beside(tmp_path / "other" / "b.txt") == [".br", ".gz", ".zst"]
     assert beside(site / "index.html") == [".br", ".gz", ".zst"]
+
+
+def test_what_is_told_of_several_directories_tells_them_apart(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "index.html").write_bytes(TEXT)
+    done = compress("site/", "other", "--check", "--codings", "gzip", "--include", "index.html")
+    told = [line.partition(" (")[0] for line in done.output.splitlines() if line.startswith("missing")]
+    assert told == ["missing: other/index.html.gz", "missing: site/index.html.gz"]
 
 
 def test_hidden_files_are_left_alone_but_well_known_ones_are_not(site: Path) -> None:
@@ -262,7 +369,7 @@ def test_a_link_in_the_place_of_a_result_is_told_and_left(site: Path, tmp_path: 
     assert done.exit_code == 1
     assert outside.read_bytes() == b"precious"
     for name in ("index.html.gz", "index.html.br"):
-        assert f"zcresponse: {name}: in the way, and not a regular file" in done.output
+        assert f"zcresponse: {site}/{name}: in the way, and not a regular file" in done.output
     assert (site / "index.html.zst").exists()
 
 
@@ -274,7 +381,9 @@ def test_a_dry_run_tells_what_would_be_made(site: Path) -> None:
     assert done.exit_code == 0
     assert made_in(site) == set()
     assert re.search(
-        rf"^missing: assets/app\.js\.br \({len(TEXT) * 3} bytes would be \d+\)$", done.output, re.MULTILINE
+        rf"^missing: {re.escape(str(site))}/assets/app\.js\.br \({len(TEXT) * 3} bytes would be \d+\)$",
+        done.output,
+        re.MULTILINE,
     )
     assert "noise" not in done.output
     assert "Nothing was written." in done.output
@@ -288,7 +397,7 @@ def test_a_check_fails_until_everything_is_there(site: Path) -> None:
     os.utime(site / "index.html", ns=(0, (site / "index.html.br").stat().st_mtime_ns + 1))
     done = compress(site, "--check", "--quiet")
     assert done.exit_code == 1
-    assert done.output.splitlines() == ["stale: index.html.br", "stale: index.html.gz", "stale: index.html.zst"]
+    assert done.output.splitlines() == [f"stale: {site}/index.html{suffix}" for suffix in (".br", ".gz", ".zst")]
 
 
 # --- trouble ----------------------------------------------------------------------------------------------------------
@@ -301,8 +410,8 @@ def test_an_unreadable_file_is_told_and_the_rest_is_done(site: Path) -> None:
     done = run("compress", str(site), "--codings", "gzip", python=[*UNPRIVILEGED, *COMMAND])
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "zcresponse: locked: Permission denied",
-        "zcresponse: index.html.gz: Permission denied",
+        f"zcresponse: {site}/locked: Permission denied",
+        f"zcresponse: {site}/index.html.gz: Permission denied",
     ]
     assert made_in(site) == {"assets/app.js.gz"}
 
@@ -414,7 +523,15 @@ def test_interrupted_it_leaves_no_half_file(site: Path, how: signal.Signals) -> 
 def test_help_teaches() -> None:
     assert "compress" in run("--help").stdout
     help_text = run("compress", "--help").stdout
-    for word in ("zcresponse compress dist --check", "--exclude '*.map'", "br,zstd,gzip", "--jobs", "5 %", "1024"):
+    for word in (
+        "zcresponse compress dist --check",
+        "--exclude '*.map'",
+        "br,zstd,gzip",
+        "--jobs",
+        "5 %",
+        "1024",
+        "Beware",
+    ):
         assert word in help_text
 
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 import click
@@ -79,10 +80,13 @@ def command(
                                                       faster, for much or for large data
     zcresponse compress dist --check                  in CI: has everything been compressed?
 
-    Run it again whenever files have changed, and at the end of a deployment: only what is missing or older than its
-    file is made. A result has the permissions and the time of its file. One that would not be at least 5 % smaller is
-    not made; a stale one like that is removed. What is compressed by its type (images, video, archives, fonts, office
-    documents), hidden files and links are left alone.
+    Run it again whenever files have changed, and at the end of a deployment: only what is missing, older than its file
+    or newer and of something else is made. A result has the permissions and the time of its file. One that would not be
+    at least 5 % smaller is not made; a stale one like that is removed. What is compressed by its type (images, video,
+    archives, fonts, office documents), hidden files and links are left alone.
+
+    Beware: dump.sql.gz beside dump.sql is taken for its compressed form, whoever made it. A backup of such a name that
+    holds something else is replaced or removed. Keep backups elsewhere, or --exclude 'dump.sql'.
 
     A PATTERN without a slash is compared with each name in a path, so 'vendor' is a folder of that name with all that
     is in it; with a slash it is compared with the whole path from DIR on. '*' stands for anything, slashes too.
@@ -105,12 +109,12 @@ def command(
             for result in _work(trees, levels, jobs or _processors(), advance, write=write, check=check):
                 results.append(result)
                 if result.error is not None:
-                    _tell(console, result.job.path + SUFFIXES[result.job.coding], result.error)
+                    _tell(console, result.job.name, result.error)
     except KeyboardInterrupt:
         click.echo("Stopped: what is done is whole; run it again for the rest.", err=True)
         sys.exit(_INTERRUPTED)
     if not write:
-        for result in sorted(results, key=lambda result: (result.job.path, result.job.coding)):
+        for result in sorted(results, key=lambda result: result.job.name):
             _tell_what_would_be(result)
     if not quiet:
         _print_summary(trees, results, codings, written=write)
@@ -147,7 +151,8 @@ def _progress(console: Console, trees: list[Tree], *, shown: bool) -> Iterator[C
         return
     columns = (TextColumn("Compressing"), BarColumn(), DownloadColumn(binary_units=True), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=sum(job.file.size for tree in trees for job in tree.jobs if job.wanted))
+        total = sum(job.file.size * (job.wanted + job.doubtful) for tree in trees for job in tree.jobs)
+        task = progress.add_task("", total=total)
         yield lambda count: progress.advance(task, count)
 
 
@@ -167,11 +172,8 @@ def _work(
         try:
             futures = []
             for job in jobs:
-                if check and job.sidecar is not None:
-                    yield Result(job, Outcome.STALE)
-                    continue
-                level = levels[job.coding]
-                futures.append(threads.submit(make_sidecar, job, level, write=write, stop=stop, advance=advance))
+                work = partial(make_sidecar, job, levels[job.coding], write=write, check=check)
+                futures.append(threads.submit(work, stop=stop, advance=advance))
             for future in as_completed(futures):
                 yield future.result()
         except BaseException:
@@ -186,7 +188,7 @@ def _tell(console: Console, path: str, error: OSError) -> None:
 
 
 def _tell_what_would_be(result: Result) -> None:
-    sidecar = printable(result.job.path + SUFFIXES[result.job.coding])
+    sidecar = printable(result.job.name)
     if result.outcome is Outcome.NEW:
         click.echo(f"missing: {sidecar} ({result.job.file.size} bytes would be {result.size})")
     elif result.outcome is Outcome.STALE:

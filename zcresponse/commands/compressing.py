@@ -11,13 +11,14 @@ import os
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import BinaryIO, Final
 
 import brotli
 import zstandard
 
+from zcresponse.commands.comparing import ZSTD_WINDOW_LOG, is_copy
 from zcresponse.files import OpenedFile
 from zcresponse.files.reading import read_blocking
 from zcresponse.files.replacing import check_replaceable, replacing
@@ -37,9 +38,6 @@ _BLOCK: Final = 256 * 1024
 #: each MiB.
 _PROBED_FROM: Final = 4 * 1024 * 1024
 _PROBE: Final = 64 * 1024
-
-#: Decoders need not have a larger window than 8 MiB (RFC 9659 §3), and browsers have none.
-_ZSTD_WINDOW_LOG: Final = 23
 
 #: What is not hidden though it begins with a dot (RFC 8615 §3).
 _WELL_KNOWN: Final = ".well-known"
@@ -116,22 +114,31 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One file that lacks a sidecar, or has a stale one.
+    """One file that lacks a sidecar, or has one that is stale or may be.
 
     Attributes:
+        directory: DIR, as it was given.
         path: relative to the root, with slashes.
         coding: a key of `SUFFIXES`.
         file: the file, as it was when its directory was read.
         sidecar: what lies in the place of the result, if it is a file.
-        wanted: False: the sidecar is only to be removed.
+        wanted: False: a stale sidecar is only to be removed.
+        doubtful: the sidecar has to be compared with the file.
     """
 
     root: Root
+    directory: str
     path: str
     coding: str
     file: DirectoryEntry
     sidecar: DirectoryEntry | None
     wanted: bool = True
+    doubtful: bool = False
+
+    @property
+    def name(self) -> str:
+        """Path of the sidecar as it is told, from where DIR is."""
+        return os.path.join(self.directory, self.path) + SUFFIXES[self.coding]
 
     @property
     def target(self) -> str:
@@ -160,7 +167,7 @@ class Tree:
     Attributes:
         jobs: what is to be done.
         kept: what is up to date.
-        failed: directories that could not be read, relative to the root, and why.
+        failed: directories that could not be read, from where DIR is, and why.
         compressed_types, too_small: how many files were left alone for their type, and for their size.
     """
 
@@ -171,6 +178,7 @@ class Tree:
         self.compressed_types = 0
         self.too_small = 0
         self._root = Root(directory)
+        self._directory = directory
         self._codings = codings
         self._selection = selection
         self._force = force
@@ -180,7 +188,7 @@ class Tree:
             try:
                 entries = self._entries(folder)
             except OSError as error:
-                self.failed.append((folder or ".", error))
+                self.failed.append((os.path.join(directory, folder) if folder else directory, error))
                 continue
             for name in sorted(entries, reverse=True):
                 path = f"{folder}/{name}" if folder else name
@@ -209,12 +217,16 @@ class Tree:
             if sidecar is not None and sidecar.is_directory:
                 # In the way, which is told when the job is done.
                 sidecar = None
-            job = Job(self._root, path, coding, file, sidecar, wanted)
-            fresh = sidecar is not None and sidecar.size > 0 and sidecar.mtime_ns >= file.mtime_ns
-            if sidecar is not None and fresh and not (self._force and wanted):
+            job = Job(self._root, self._directory, path, coding, file, sidecar, wanted)
+            if sidecar is None or sidecar.size == 0 or sidecar.mtime_ns < file.mtime_ns or (self._force and wanted):
+                if wanted or sidecar is not None:
+                    self.jobs.append(job)
+            elif sidecar.mtime_ns == file.mtime_ns:
                 self.kept.append(Result(job, Outcome.KEPT, sidecar.size))
-            elif wanted or sidecar is not None:
-                self.jobs.append(job)
+            else:
+                # Results have the time of their file. This one is somebody else's work, or of a version that was taken
+                # back since: a file that is restored with its time is older than what was made of its successor.
+                self.jobs.append(replace(job, doubtful=True))
 
 
 def is_compressed_type(name: str) -> bool:
@@ -224,23 +236,38 @@ def is_compressed_type(name: str) -> bool:
 
 
 def make_sidecar(
-    job: Job, level: int, *, write: bool, stop: threading.Event, advance: Callable[[int], object]
+    job: Job,
+    level: int,
+    *,
+    write: bool,
+    check: bool = False,
+    stop: threading.Event,
+    advance: Callable[[int], object],
 ) -> Result:
     """Do a job. For a thread: the compressors let others run.
 
     A sidecar that would gain nothing is not made, and one that lies there is removed: it is older than its file, so no
-    server would use it.
+    server would use it, or holds something else, which no server can know.
 
     Args:
         level: the coding's level or quality.
         write: False: find out what would be done.
+        check: find out no more than whether a sidecar is stale.
         stop: once set, nothing more is done.
-        advance: told how many bytes of the file have been read.
+        advance: told how many bytes have been read: those of the file, and once more if the sidecar is doubtful.
 
     Raises:
         Stopped: `stop` was set; nothing is left behind.
     """
     try:
+        if job.sidecar is not None:
+            if job.doubtful and _holds_the_file(job, stop, advance):
+                if job.wanted:
+                    # They need not be read again.
+                    advance(job.file.size)
+                return Result(job, Outcome.KEPT, job.sidecar.size)
+            if check:
+                return Result(job, Outcome.STALE)
         check_replaceable(job.target)
         if job.wanted:
             size = _compress(job, level, write=write, stop=stop, advance=advance)
@@ -250,6 +277,24 @@ def make_sidecar(
         return _without_sidecar(job, write=write)
     except OSError as error:
         return Result(job, Outcome.FAILED, error=error)
+
+
+def _holds_the_file(job: Job, stop: threading.Event, advance: Callable[[int], object]) -> bool:
+    rest = job.file.size
+
+    def compared(count: int) -> None:
+        nonlocal rest
+        if stop.is_set():
+            raise Stopped
+        rest -= count
+        advance(count)
+
+    with job.root.lookup(f"/{job.path}") as file, job.root.lookup(f"/{job.path}{SUFFIXES[job.coding]}") as sidecar:
+        if not isinstance(file, OpenedFile) or not isinstance(sidecar, OpenedFile):
+            raise OSError("became a directory while this ran")
+        equal = is_copy(job.coding, _blocks(sidecar, stop, lambda count: None), file, compared)
+    advance(max(0, rest))
+    return equal
 
 
 def _without_sidecar(job: Job, *, write: bool) -> Result:
@@ -336,10 +381,8 @@ def _brotli(blocks: Iterator[bytes], quality: int, size: int) -> Iterator[bytes]
 
 def _zstd(blocks: Iterator[bytes], level: int, size: int) -> Iterator[bytes]:
     parameters = zstandard.ZstdCompressionParameters.from_level(level, source_size=size)
-    if parameters.window_log > _ZSTD_WINDOW_LOG:
-        parameters = zstandard.ZstdCompressionParameters.from_level(
-            level, source_size=size, window_log=_ZSTD_WINDOW_LOG
-        )
+    if parameters.window_log > ZSTD_WINDOW_LOG:
+        parameters = zstandard.ZstdCompressionParameters.from_level(level, source_size=size, window_log=ZSTD_WINDOW_LOG)
     compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj(size=size)
     for block in blocks:
         yield compressor.compress(block)
