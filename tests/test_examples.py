@@ -28,7 +28,6 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 from werkzeug.test import Client as WSGIClient
 
-import zcresponse.flask
 from tests.support import servers
 from tests.support.kernel import trace_sendfile
 from tests.support.memory import Client, scope
@@ -467,11 +466,10 @@ def test_the_flask_view_with_a_temporary_file_sends_and_closes_it() -> None:
 
 
 def test_the_test_that_is_shown_for_flask_passes_and_fails(tmp_path: Path) -> None:
-    path = tmp_path / "file"
+    path = tmp_path / "model.bin"
     path.write_bytes(b"x")
-    app = Flask("page")
-    app.add_url_rule("/download", view_func=lambda: zcresponse.flask.send_file(path))
-    shown = the_block("docs/how-to/testing.md", "app.test_client()").run(app=app)
+    shown: dict[str, Any] = {"__name__": "page"}
+    exec(the_block("docs/how-to/testing.md", "app.test_client()").code.replace("/srv/data/model.bin", str(path)), shown)
     shown["test_the_download_is_sent_to_its_end"]()
     path.unlink()
     with pytest.raises(AssertionError):

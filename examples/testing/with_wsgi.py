@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from werkzeug.test import Client
 from zcresponse.testing import FileWrapperServer
 from zcresponse.wsgi import send_file
 
-FILE = Path(__file__)
+# One that nobody writes to: a file that was saved two seconds ago may be growing, and such a server is not given it.
+FILE = Path(os.__file__)
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
