@@ -58,7 +58,9 @@ def nginx(app_port: int, directory: Path) -> Iterator[Server]:
         config.write_text(
             servers.nginx_main(home)
             + f"http {{ {servers.nginx_paths(home)} access_log off; default_type application/octet-stream;\n"
-            + _configuration("nginx.conf", {**_places(app_port, directory), "listen 80;": f"listen 127.0.0.1:{port};"})
+            # Another site, which comes first.
+            f"server {{ listen 127.0.0.1:{port}; server_name other.example; return 421; }}\n"
+            + _configuration("nginx.conf", {**_places(app_port, directory), "listen 80 ": f"listen 127.0.0.1:{port} "})
             + "}\n"
         )
         argv = [_program("nginx"), "-p", home, "-c", str(config)]
