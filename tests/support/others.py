@@ -15,6 +15,7 @@ Files come from the directory named by the environment variable `TABLE_FILES`.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -56,6 +57,15 @@ async def _ours(request: Request) -> Response:
 
 async def _text(request: Request) -> Response:
     return PlainTextResponse("text " * 1000)
+
+
+# Of the directory as it is when somebody asks: tests in memory set it later.
+_static_files = functools.cache(StaticFiles)
+_serve_static = functools.cache(ServeStaticASGI)
+
+
+async def _static(scope: Scope, receive: Receive, send: Send) -> None:
+    await _static_files(directory=DIRECTORY)(scope, receive, send)
 
 
 fastapi = FastAPI()
@@ -101,11 +111,10 @@ _shop = Starlette(
         Route("/starlette/{name}", _starlette, methods=_ANY),
         Route("/ours/{name}", _ours, methods=_ANY),
         Route("/text", _text),
-        Mount("/static", StaticFiles(directory=DIRECTORY)),
+        Mount("/static", _static),
         Mount("/fastapi", fastapi),
     ]
 )
-_servestatic: Any = ServeStaticASGI(_shop, root=DIRECTORY, prefix="servestatic/")
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -121,7 +130,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
         await send({"type": "http.response.pathsend", "path": f"{DIRECTORY}/nothing"})
     elif folder == "servestatic":
-        await _servestatic(scope, receive, send)
+        files: Any = _serve_static(_shop, root=DIRECTORY, prefix="servestatic/")
+        await files(scope, receive, send)
     else:
         await _shop(scope, receive, send)
 
