@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Unpack
 from urllib.parse import quote
@@ -45,6 +46,7 @@ _IN_TAGS: Final = "!#$%&'()*+,-./:;<=>?@[\\]^_`{|}~\""
 
 #: (To look a member of an enumeration up takes longer than to compare with it.)
 _PART: Final = int(HTTPStatus.PARTIAL_CONTENT)
+_WITH_BODY: Final = frozenset((200, _PART))
 
 
 class FileBody:
@@ -280,6 +282,17 @@ class FileSending(Response):
         finally:
             self._start_response = None
 
+    def get_wsgi_response(self, environ: WSGIEnvironment) -> tuple[Iterable[bytes], str, list[tuple[str, str]]]:
+        body = self._file_body()
+        if body is not None and _has_no_say(type(self)):
+            plan = self._settle(body, environ)
+            fields = list(self.headers)
+            if plan.status in _WITH_BODY and fields == plan.fields and not _has_location(fields):
+                # What the two would make of it, without the copies that Werkzeug makes of each field.
+                fields += missing_date(environ, fields)
+                return self._made_body(body, plan, environ), self.status, fields
+        return super().get_wsgi_response(environ)
+
     def get_wsgi_headers(self, environ: WSGIEnvironment) -> Headers:
         body = self._file_body()
         if body is None:
@@ -304,7 +317,9 @@ class FileSending(Response):
         body = self._file_body()
         if body is None:
             return super().get_app_iter(environ)
-        plan = self._settle(body, environ)
+        return self._made_body(body, self._settle(body, environ), environ)
+
+    def _made_body(self, body: FileBody, plan: ResponsePlan, environ: WSGIEnvironment) -> Iterable[bytes]:
         return make_body(
             plan,
             body.file,
@@ -415,6 +430,18 @@ class ZeroCopyFileResponse(FileSending):
 def _has_parts(plan: ResponsePlan) -> bool:
     """Whether several ranges were chosen."""
     return len(plan.segments) > 1
+
+
+@lru_cache(maxsize=64)
+def _has_no_say(kind: type[Any]) -> bool:
+    """Whether nobody but Werkzeug and we make head and body of a kind of response."""
+    makers = [base for base in kind.__mro__ if {"get_wsgi_headers", "get_app_iter"} & vars(base).keys()]
+    return makers == [FileSending, Response]
+
+
+def _has_location(fields: Fields) -> bool:
+    """Whether a field is there that Werkzeug completes to a URL."""
+    return any(name.lower() in ("location", "content-location") for name, _ in fields)
 
 
 def _type_of(plan: ResponsePlan) -> str:
