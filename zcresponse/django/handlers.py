@@ -16,7 +16,8 @@ from django.http import FileResponse, HttpRequest
 from django.http.response import HttpResponseBase
 
 from zcresponse.asgi.transport import deliver
-from zcresponse.django.response import ZeroCopyFileResponse, fields_of, in_threads, may_be_removed, offload_setting
+from zcresponse.django.bodies import in_threads
+from zcresponse.django.response import ZeroCopyFileResponse, fields_of, may_be_removed, offload_setting
 from zcresponse.django.sources import Content, closes_plainly, open_by_path, plain_file
 from zcresponse.files import MemoryFile, OpenedFile, open_content
 from zcresponse.plan import ResponsePlan

@@ -11,7 +11,6 @@ from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, Unpack
 
-from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.db.models.fields.files import FieldFile
 from django.http import FileResponse, HttpRequest
@@ -19,12 +18,12 @@ from django.http.response import ResponseHeaders
 
 from zcresponse.arguments import check_delivery, check_switch, check_text
 from zcresponse.asgi.transport import offload_for as offload_for_scope
+from zcresponse.django.bodies import FileBody, in_threads
 from zcresponse.django.sources import Content, blocks_of, guess_content_type, is_as_stored, open_source, plain_file
-from zcresponse.errors import FileTruncatedError
 from zcresponse.events import OnTransfer
 from zcresponse.files import FileRegion, MemoryFile, OpenedFile, reading
 from zcresponse.files.positioned import PositionedFile
-from zcresponse.plan import FileOptions, Offload, ResponsePlan, Segment
+from zcresponse.plan import FileOptions, Offload, ResponsePlan
 from zcresponse.plan.offload import SETTING
 from zcresponse.plan.response import (
     Description,
@@ -35,11 +34,11 @@ from zcresponse.plan.response import (
     take_back,
     values_of,
 )
-from zcresponse.wsgi.chunks import BLOCK, Chunks
+from zcresponse.wsgi.chunks import BLOCK
 from zcresponse.wsgi.servers import offer_best_wrapper
 from zcresponse.wsgi.transport import make_content, offload_for, request_head
 
-__all__ = ["ZeroCopyFileResponse", "fields_of", "in_threads", "may_be_removed", "offload_setting"]
+__all__ = ["ZeroCopyFileResponse", "fields_of", "may_be_removed", "offload_setting"]
 
 
 class ZeroCopyFileResponse(FileResponse):
@@ -72,7 +71,7 @@ class ZeroCopyFileResponse(FileResponse):
     block_size = BLOCK
 
     #: The file; None where a stream is sent.
-    _file: _FileBody | None = None
+    _file: FileBody | None = None
     #: The iterator of the file, as long as nobody has put another into its place, or around it.
     _own: Iterator[bytes] | None = None
     #: What its headers said of the file at first.
@@ -130,7 +129,7 @@ class ZeroCopyFileResponse(FileResponse):
         if content is None:
             self._stream(path_or_file, typed, options)
             return
-        self._file = _FileBody(content)
+        self._file = FileBody(content)
         try:
             self._describe(content, os.path.basename(filename or name), typed, options)
         except BaseException:
@@ -354,47 +353,6 @@ class ZeroCopyFileResponse(FileResponse):
             raise error
 
 
-class _FileBody:
-    """The file behind a response, which does not refer to the response: dropped, it is closed at once.
-
-    Attributes:
-        content: the file.
-        segments: what of it is the body.
-        source: what a WSGI server is given of it.
-        begun: whether somebody has begun to read.
-        truncated: the file turned out shorter than was promised.
-    """
-
-    def __init__(self, content: Content) -> None:
-        if isinstance(content, OpenedFile):
-            # A response that is dropped on the way closes it quietly.
-            content.hand_over()
-        self.content = content
-        self.segments: tuple[Segment, ...] = (content.region(),) if content.size else ()
-        self.source: PositionedFile | Chunks | None = None
-        self.begun = False
-        self.truncated: FileTruncatedError | None = None
-
-    def read(self) -> Iterator[bytes]:
-        """Iterate over what is the body when it is read: by then it may be the whole file after all."""
-        self.begun = True
-        # Not what the server is to be given: reading would move its descriptor.
-        counted = isinstance(self.source, Chunks)
-        yield from self.source if counted and self.source else Chunks(self.segments, None, lambda *_: None)
-
-    def end(self) -> None:
-        """Close the file, unless it was given away."""
-        source, self.source = self.source, None
-        try:
-            if source is not None:
-                # Not the instance's, over which Django has put the response's.
-                type(source).close(source)  # type: ignore[arg-type]
-        except FileTruncatedError as error:
-            self.truncated = error
-        finally:
-            self.content.close()
-
-
 def fields_of(response: FileResponse) -> Fields:
     """Return the header fields of a response but for its cookies."""
     headers = response.headers
@@ -418,12 +376,6 @@ def may_be_removed(response: Any, request: Any) -> bool:
     # What each of them is a method of; None: of nothing.
     owners = {id(getattr(closer, "__self__", None)) for closer in response._resource_closers}
     return not owners <= known
-
-
-async def in_threads(parts: Iterator[bytes]) -> AsyncIterator[bytes]:
-    following = sync_to_async(lambda: next(parts, None))
-    while (part := await following()) is not None:
-        yield part
 
 
 def _is_test_clients(stream: object) -> bool:

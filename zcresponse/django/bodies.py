@@ -1,0 +1,64 @@
+"""What lies behind a response: the file that it sends."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+from asgiref.sync import sync_to_async
+
+from zcresponse.django.sources import Content
+from zcresponse.errors import FileTruncatedError
+from zcresponse.files import OpenedFile
+from zcresponse.files.positioned import PositionedFile
+from zcresponse.plan import Segment
+from zcresponse.wsgi.chunks import Chunks
+
+__all__ = ["FileBody", "in_threads"]
+
+
+class FileBody:
+    """The file behind a response, which does not refer to the response: dropped, it is closed at once.
+
+    Attributes:
+        content: the file.
+        segments: what of it is the body.
+        source: what a WSGI server is given of it.
+        begun: whether somebody has begun to read.
+        truncated: the file turned out shorter than was promised.
+    """
+
+    def __init__(self, content: Content) -> None:
+        if isinstance(content, OpenedFile):
+            # A response that is dropped on the way closes it quietly.
+            content.hand_over()
+        self.content = content
+        self.segments: tuple[Segment, ...] = (content.region(),) if content.size else ()
+        self.source: PositionedFile | Chunks | None = None
+        self.begun = False
+        self.truncated: FileTruncatedError | None = None
+
+    def read(self) -> Iterator[bytes]:
+        """Iterate over what is the body when it is read: by then it may be the whole file after all."""
+        self.begun = True
+        # Not what the server is to be given: reading would move its descriptor.
+        counted = isinstance(self.source, Chunks)
+        yield from self.source if counted and self.source else Chunks(self.segments, None, lambda *_: None)
+
+    def end(self) -> None:
+        """Close the file, unless it was given away."""
+        source, self.source = self.source, None
+        try:
+            if source is not None:
+                # Not the instance's, over which Django has put the response's.
+                type(source).close(source)  # type: ignore[arg-type]
+        except FileTruncatedError as error:
+            self.truncated = error
+        finally:
+            self.content.close()
+
+
+async def in_threads(parts: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """Read what can only be iterated over without stopping the event loop, one part at a time."""
+    following = sync_to_async(lambda: next(parts, None))
+    while (part := await following()) is not None:
+        yield part
