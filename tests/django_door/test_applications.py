@@ -35,12 +35,14 @@ from tests.support.django_project import (
     scope_of,
     serve_asgi,
     serve_wsgi,
+    unread,
 )
 from tests.support.table import FILES
 from zcresponse import Transfer
 from zcresponse.asgi.dialect import PATHSEND
 from zcresponse.django import ZeroCopyFileResponse, get_asgi_application, get_wsgi_application
 from zcresponse.errors import FileTruncatedError
+from zcresponse.wsgi import ZeroCopyMiddleware
 
 DATA = FILES["data.bin"].content
 
@@ -125,6 +127,56 @@ def test_the_connection_to_the_database_is_open_while_a_stream_is_sent(database:
     with project(lambda request: ZeroCopyFileResponse(parts())):
         for way in SERVERS:
             assert ask(way).body == b"012"
+
+
+# --- HEAD -------------------------------------------------------------------------------------------------------------
+
+
+async def unread_asynchronously() -> AsyncIterator[bytes]:
+    raise AssertionError("it is read for nobody")
+    yield b""
+
+
+#: Responses to HEAD, and what Content-Length says of them.
+ANY: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
+    "ours": (ZeroCopyFileResponse, [str(len(DATA))]),
+    "ours of a stream": (lambda path: ZeroCopyFileResponse(unread(), headers={"Content-Length": "7"}), ["7"]),
+    "ours of an async stream": (lambda path: ZeroCopyFileResponse(unread_asynchronously()), []),
+    "a file": (lambda path: FileResponse(path.open("rb")), [str(len(DATA))]),
+    "in memory": (lambda path: FileResponse(io.BytesIO(DATA)), [str(len(DATA))]),
+    "a stream": (lambda path: StreamingHttpResponse(unread()), []),
+    "an async stream": (lambda path: StreamingHttpResponse(unread_asynchronously()), []),
+    "a page": (lambda path: HttpResponse("text", headers={"Content-Length": "4"}), ["4"]),
+}
+
+
+@needs_proc
+@pytest.mark.parametrize("kind", ANY)
+@pytest.mark.parametrize("way", SERVERS)
+def test_nothing_has_a_body_to_head(way: str, kind: str, path: Path, finished: list[Any]) -> None:
+    make, length = ANY[kind]
+    closed: list[str] = []
+
+    def view(request: HttpRequest) -> Any:
+        response = make(path)
+        response.set_cookie("seen", "yes")
+        response._resource_closers.append(lambda: closed.append("once"))
+        return response
+
+    with project(view):
+        answer = ask(way, "HEAD")
+    assert (answer.status, answer.body, answer.values("Content-Length")) == (200, b"", length)
+    assert [cookie.strip() for cookie in answer.values("Set-Cookie")] == ["seen=yes; Path=/"]
+    assert (closed, len(finished), descriptors_of(path)) == (["once"], 1, 0)
+
+
+def test_a_middleware_that_has_validators_for_head_still_sees_the_file(path: Path) -> None:
+    with project(lambda request: FileResponse(path.open("rb"))):
+        for environ in environ_of("HEAD"), moved_environ("HEAD"):
+            answer = serve_wsgi(ZeroCopyMiddleware(get_wsgi_application(), conditional=True), environ)
+            assert (answer.body, answer.values("ETag")) == (b"", [FILES["data.bin"].etag])
+    with project(lambda request: FileResponse(unread())):
+        assert serve_wsgi(ZeroCopyMiddleware(get_wsgi_application()), environ_of("HEAD")).body == b""
 
 
 # --- WSGI -------------------------------------------------------------------------------------------------------------

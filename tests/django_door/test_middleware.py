@@ -28,6 +28,7 @@ from tests.support.django_project import (
     check_is_sound,
     descriptors_of,
     project,
+    unread,
 )
 from tests.support.table import FILES
 from zcresponse import Transfer
@@ -425,8 +426,71 @@ def test_any_chain_gives_a_sound_answer(
     def view(request: HttpRequest) -> HttpResponseBase:
         return ZeroCopyFileResponse(path, etag="v1", request=request if in_view else None)
 
+    # Without anybody who decides it is the server that leaves out the body.
+    decided = in_view or MIDDLEWARE in chain or "stock" not in way
     with project(view, *chain):
-        check_is_sound(ask(way, method, **fields), head=method == "HEAD")
+        check_is_sound(ask(way, method, **fields), head=method == "HEAD" and decided)
+
+
+# --- HEAD -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["above", "below"])
+@pytest.mark.parametrize("middleware", ["django.middleware.gzip.GZipMiddleware", wrapping, zipping_at_once, silent])
+@pytest.mark.parametrize("kind", ["file", "stream"])
+@pytest.mark.parametrize("way", ["client", "wsgi", "moving stock wsgi", "pathsend", "stock asgi"])
+def test_head_has_no_body_whatever_is_made_of_it(
+    way: str, kind: str, middleware: Any, place: str, path: Path, finished: list[Any]
+) -> None:
+    closed: list[str] = []
+
+    def view(request: HttpRequest) -> HttpResponseBase:
+        response = ZeroCopyFileResponse(path if kind == "file" else unread())
+        response._resource_closers.append(lambda: closed.append("once"))
+        return response
+
+    if kind == "stream" and middleware is zipping_at_once:
+        pytest.skip("it reads what it gets")
+    order = (middleware, MIDDLEWARE) if place == "above" else (MIDDLEWARE, middleware)
+    with project(view, *order):
+        answer = ask(way, "HEAD", Accept_Encoding="gzip")
+    assert (answer.status, answer.body) == (200, b"")
+    assert (closed, len(finished)) == (["once"], 1)
+
+
+@pytest.mark.parametrize("way", ["client", "wsgi", "stock wsgi", "moving stock wsgi", "asgi", "stock asgi"])
+def test_head_has_no_body_whatever_a_middleware_calls_it(way: str, path: Path) -> None:
+    def renaming(get_response: Any) -> Any:
+        def middleware(request: HttpRequest) -> Any:
+            request.method = "GET"
+            return get_response(request)
+
+        return middleware
+
+    for source in path, unread():
+        with project(lambda request, source=source: ZeroCopyFileResponse(source), renaming, MIDDLEWARE):
+            assert ask(way, "HEAD").body == b""
+
+
+@pytest.mark.parametrize("way", ["stock wsgi", "stock asgi"])
+def test_head_has_no_body_with_a_status_of_somebody_elses(way: str, view: Any) -> None:
+    def judging(get_response: Any) -> Any:
+        def middleware(request: HttpRequest) -> Any:
+            response = get_response(request)
+            response.status_code = 203
+            return response
+
+        return middleware
+
+    with project(view, judging, MIDDLEWARE):
+        for fields in {}, REQUESTS[304]:
+            answer = ask(way, "HEAD", **fields)
+            assert (answer.status, answer.body, answer.values("Content-Length")) == (203, b"", [str(len(DATA))])
+
+
+def test_a_view_that_decides_reads_no_stream_for_head() -> None:
+    with project(lambda request: ZeroCopyFileResponse(unread(), request=request)):
+        assert ask("stock wsgi", "HEAD").body == b""
 
 
 # --- decided once -----------------------------------------------------------------------------------------------------

@@ -44,6 +44,10 @@ class Setup:
     def is_wsgi(self) -> bool:
         return "wsgi" in self.app
 
+    @property
+    def keeps_alive(self) -> bool:
+        return not self.is_wsgi or wsgi_servers.SERVERS[self.server].keeps_alive
+
     def start(self, files: Files) -> AbstractContextManager[Server]:
         """Run it."""
         app = f"tests.support.django_doors:{self.app}"
@@ -159,6 +163,23 @@ def test_djangos_own_responses_are_right_too(view: str, setup: Setup, server: Se
         assert response.values("content-length") == [str(BIG_SIZE)]
         assert connection.get("/plain/small.bin").body == site.content("small.bin")
     assert trace.total_from(site.path(BIG)) == (BIG_SIZE if setup.way[0] == "sendfile" else 0)
+
+
+@pytest.mark.parametrize("view", ["plain", "gzip", "elsewhere", "stock"])
+def test_head_sends_no_byte_of_a_body_and_reads_none(view: str, setup: Setup, server: Server, site: Files) -> None:
+    if view == "stock" and "stock" in setup.app:
+        pytest.skip("there it is Django's and the server's alone")
+    with server.connect() as connection:
+        head = connection.request("HEAD", f"/{view}/{BIG}", [("Accept-Encoding", "gzip")]).head
+        assert head.status == 200
+        assert ("content-encoding", "gzip") in head.fields or ("content-length", str(BIG_SIZE)) in head.fields
+        if setup.keeps_alive and head.keeps_alive:
+            assert connection.get("/plain/small.bin").body == site.content("small.bin")
+        else:
+            # waitress ends the chunks that it has said are coming.
+            assert connection.read_to_end() in (b"", b"0\r\n\r\n")
+    with server.connect() as connection:
+        assert connection.get("/fetched").body == b"0"
 
 
 @pytest.mark.parametrize("fields", [(), (("Range", "bytes=1000-"),)], ids=["whole", "part"])

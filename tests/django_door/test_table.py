@@ -80,5 +80,6 @@ def test_without_a_decision_it_is_the_whole_file(way: str, files: Files, transfe
         answer = WAYS[way](case.method, case.url_path(), fields_of(case))
         assert answer.status == 200
         assert answer.values("content-length") == [str(files.path(case.file).stat().st_size)]
-        assert answer.body == (b"" if case.method == "HEAD" else files.content(case.file))
+        # That there is none of it to HEAD is left to the server, as with Django's own.
+        assert answer.body == (b"" if case.method == "HEAD" and "stock" not in way else files.content(case.file))
         assert answer.values("accept-ranges") == []

@@ -6,11 +6,13 @@ Files come from the directory named by the environment variable `TABLE_FILES`; m
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections import deque
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import django
 from django.conf import settings
@@ -35,10 +37,18 @@ if not settings.configured:
     )
     django.setup()
 
+from django.core.files.base import File
+from django.core.files.storage import Storage
+from django.db.models import FileField
+from django.db.models.fields.files import FieldFile
+from django.views.decorators.gzip import gzip_page
+
 from zcresponse.django import ZeroCopyFileResponse, get_asgi_application, get_wsgi_application
 
 __all__ = ["asgi_app", "stock_asgi_app", "stock_wsgi_app", "urlpatterns", "wsgi_app"]
 
+#: How many bytes have been read of the files that lie elsewhere.
+_fetched = 0
 _transfers: deque[Transfer] = deque(maxlen=100)
 _subscription = subscribe(_transfers.append)
 _subscription.__enter__()
@@ -85,6 +95,42 @@ def short(request: HttpRequest, name: str) -> HttpResponseBase:
     return response
 
 
+class _Elsewhere(Storage):  # type: ignore[misc]
+    """Has no paths, and gives its files from front to back."""
+
+    def _open(self, name: str, mode: str = "rb") -> File:
+        return File(_Fetching(_path(name), "rb"), name)
+
+    def size(self, name: str) -> int:
+        return _path(name).stat().st_size
+
+
+class _Fetching(io.FileIO):
+    def seekable(self) -> bool:
+        return False
+
+    def readinto(self, buffer: Any) -> int:
+        global _fetched
+        count = super().readinto(buffer) or 0
+        _fetched += count
+        return count
+
+    def read(self, size: int | None = -1) -> bytes:
+        return io.RawIOBase.read(self, -1 if size is None else size) or b""
+
+
+def elsewhere(request: HttpRequest, name: str) -> HttpResponseBase:
+    """The file, from a storage without paths."""
+    return ZeroCopyFileResponse(FieldFile(None, FileField(storage=_Elsewhere()), name))
+
+
+def fetched(request: HttpRequest) -> HttpResponseBase:
+    """Tells and forgets how many bytes have been read of files that lie elsewhere."""
+    global _fetched
+    told, _fetched = str(_fetched), 0
+    return HttpResponse(told, headers={"Content-Length": str(len(told))})
+
+
 def transfers(request: HttpRequest) -> HttpResponseBase:
     """Tells and forgets how the last bodies went."""
     told = json.dumps([asdict(transfer) for transfer in _transfers])
@@ -100,6 +146,9 @@ urlpatterns = [
     path("stock/<name>", stock),
     path("static/<name>", static),
     path("short/<name>", short),
+    path("gzip/<name>", gzip_page(plain)),
+    path("elsewhere/<name>", elsewhere),
+    path("fetched", fetched),
     path("transfers", transfers),
 ]
 

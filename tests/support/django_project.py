@@ -58,6 +58,7 @@ __all__ = [
     "scope_of",
     "serve_asgi",
     "serve_wsgi",
+    "unread",
 ]
 
 assert django_doors.urlpatterns
@@ -89,6 +90,12 @@ def named(middleware: Middleware) -> str:
 def field_file(storage: Storage, name: str) -> Any:
     """Return what a model's FileField has as its value."""
     return FieldFile(None, FileField(storage=storage), name)
+
+
+def unread() -> Iterator[bytes]:
+    """A stream that nobody may begin to read."""
+    raise AssertionError("it was read")
+    yield b""
 
 
 def descriptors_of(path: str | os.PathLike[str]) -> int:
@@ -175,7 +182,7 @@ def serve_wsgi(app: Any, environ: dict[str, Any]) -> Response:
     finally:
         if hasattr(body, "close"):
             body.close()
-    return Response.of(int(status[:3]), headers, b"" if environ["REQUEST_METHOD"] == "HEAD" else content)
+    return Response.of(int(status[:3]), headers, content)
 
 
 # --- ASGI -------------------------------------------------------------------------------------------------------------
@@ -255,7 +262,7 @@ async def serve_asgi(app: Any, scope: dict[str, Any]) -> Response:
     assert start["type"] == "http.response.start"
     assert {part["type"] for part in parts} == {"http.response.body"}
     assert [part.get("more_body", False) for part in parts] == [True] * (len(parts) - 1) + [False]
-    return Response.of(start["status"], start["headers"], b"" if scope["method"] == "HEAD" else server.body)
+    return Response.of(start["status"], start["headers"], server.body)
 
 
 # --- everybody --------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import django
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
-from django.http import FileResponse, HttpRequest
+from django.http import FileResponse, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
 from zcresponse.asgi.transport import deliver
@@ -22,9 +22,12 @@ from zcresponse.django.sources import Content, closes_plainly, open_by_path, pla
 from zcresponse.files import MemoryFile, OpenedFile, open_content
 from zcresponse.plan import ResponsePlan
 from zcresponse.plan.offload import offload_of
+from zcresponse.wsgi.chunks import Chunks
+from zcresponse.wsgi.wrappers import FileWrapper
 
 if TYPE_CHECKING:
     from zcresponse.asgi.types import Send
+    from zcresponse.wsgi.types import Environ, StartResponse
 
 __all__ = ["ZeroCopyMiddleware", "get_asgi_application", "get_wsgi_application"]
 
@@ -34,6 +37,8 @@ _ITERATION: Final = ("__iter__", "__aiter__", "streaming_content")
 
 class ZeroCopyMiddleware:
     """Decides the answers of `ZeroCopyFileResponse`s, under Django's own WSGI and ASGI applications.
+
+    To HEAD they have no body, also where that would be a stream or compressed: not every server leaves it out.
 
     Put it first in `MIDDLEWARE`: it then sees what the others have made of a response. Further down it works too; a
     middleware above it that wraps the body, as GZipMiddleware does, then gets the whole file in place of a part.
@@ -65,18 +70,34 @@ def _decided(response: Any, request: HttpRequest) -> Any:
 
 
 class ZeroCopyWSGIHandler(WSGIHandler):
-    """Django's WSGI application, which decides what `ZeroCopyFileResponse`s answer."""
+    """Django's WSGI application, which decides what `ZeroCopyFileResponse`s answer. To HEAD nothing has a body."""
 
-    def get_response(self, request: HttpRequest) -> Any:
-        return _decided(super().get_response(request), request)
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Any:
+        body = super().__call__(environ, start_response)
+        if environ["REQUEST_METHOD"] == "HEAD" and type(body) is not FileWrapper:
+            # Not every server leaves it out: the client would take it for the next answer. Nor is a stream read for it,
+            # which may be a whole download from elsewhere.
+            return Chunks((), None, lambda *_: body.close())
+        return body
+
+    def get_response(self, request: Any) -> Any:
+        response = _decided(super().get_response(request), request)
+        if request.META.get("REQUEST_METHOD") == "HEAD" and request.META.get("wsgi.file_wrapper") is not FileWrapper:
+            # A server may take note of what its own is called with. `zcresponse.wsgi.ZeroCopyMiddleware`, whose this
+            # one is, has validators to tell of the file. Closing the response closes it.
+            response.file_to_stream = None
+        return response
 
 
 class ZeroCopyASGIHandler(ASGIHandler):
-    """Django's ASGI application, which hands files to the server and never holds more than a few blocks of one."""
+    """Django's ASGI application, which hands files to the server and never holds more than a few blocks of one.
+
+    To HEAD nothing has a body.
+    """
 
     async def run_get_response(self, request: Any) -> Any:
         response = _decided(await super().run_get_response(request), request)
-        if isinstance(response, FileResponse):
+        if isinstance(response, FileResponse) or request.scope["method"] == "HEAD":
             response._zcresponse_request = request
         return response
 
@@ -86,10 +107,10 @@ class ZeroCopyASGIHandler(ASGIHandler):
             await super().send_response(response, send)
             return
         try:
-            if response.is_async:
-                await super().send_response(response, send)
-            else:
+            if isinstance(response, FileResponse) and not response.is_async:
                 await self._send_file_response(response, request, send)
+            else:
+                await self._send_other(response, request, send)
         except Exception:
             # Django closes a response whose client has left, but none that failed. Should we be cancelled over it, what
             # went wrong first is still what the server has to hear.
@@ -108,7 +129,7 @@ class ZeroCopyASGIHandler(ASGIHandler):
             if response.streaming and _iterates_as_django(response):
                 # Block by block: Django would read all of it before it sends the first.
                 response.streaming_content = in_threads(response.streaming_content)
-            await super().send_response(response, send)
+            await self._send_other(response, request, send)
             return
         fields = fields_of(response)
         if response.cookies:
@@ -124,6 +145,14 @@ class ZeroCopyASGIHandler(ASGIHandler):
             sendfile=sendfile,
             removed_later=may_be_removed(response, request),
         )
+
+    async def _send_other(self, response: Any, request: Any, send: Send) -> None:
+        if request.scope["method"] == "HEAD":
+            # As in Django, but for the body.
+            bare = HttpResponse()
+            bare.status_code, bare.headers, bare.cookies = response.status_code, response.headers, response.cookies
+            response = bare
+        await super().send_response(response, send)
 
 
 def _answer(response: ZeroCopyFileResponse) -> tuple[Content | None, ResponsePlan | None]:

@@ -87,6 +87,8 @@ class ZeroCopyFileResponse(FileResponse):
     _given: Any = None
     #: What somebody has given to an answer without content: a page for an error.
     _page: bytes = b""
+    #: Whether it answers a HEAD: whatever body others give it is closed, and not read.
+    _bodiless: bool = False
 
     def __init__(
         self,
@@ -128,22 +130,25 @@ class ZeroCopyFileResponse(FileResponse):
         content, name = open_source(path_or_file, offset, count)
         if content is None:
             self._stream(path_or_file, typed, options)
-            return
+        else:
+            self._send(content, os.path.basename(filename or name), path_or_file, typed, options)
+        if request is not None:
+            self.decide(request)
+
+    def _send(self, content: Content, name: str, given: Any, typed: bool, options: FileOptions) -> None:
         self._file = FileBody(content)
         try:
-            self._describe(content, os.path.basename(filename or name), typed, options)
+            self._describe(content, name, typed, options)
         except BaseException:
             content.close()
             raise
         self._resource_closers.append(self._file.end)
-        if hasattr(path_or_file, "close") and not isinstance(path_or_file, OpenedFile | MemoryFile):
+        if hasattr(given, "close") and not isinstance(given, OpenedFile | MemoryFile):
             # By its own method, which may do more than that of what it holds, or nothing; where Django closes things.
-            self._given = path_or_file
-            self._resource_closers.append(path_or_file.close)
+            self._given = given
+            self._resource_closers.append(given.close)
         self.streaming_content = self._file.read()
         self._own = self._iterator
-        if request is not None:
-            self.decide(request)
 
     def _describe(self, content: Content, name: str, typed: bool, options: FileOptions) -> None:
         if not typed:
@@ -197,7 +202,14 @@ class ZeroCopyFileResponse(FileResponse):
         self.headers._store = {field[0].lower(): field for field in fields}
 
     def decide(self, request: HttpRequest) -> None:
-        """Decide how `request` is answered: 200, 206, 304, 412 or 416. A second call changes nothing."""
+        """Decide how `request` is answered: 200, 206, 304, 412 or 416. A second call changes nothing.
+
+        An answer to HEAD has no body, whatever was to be one.
+        """
+        if not self._bodiless and "HEAD" in (request.method, request.META.get("REQUEST_METHOD")):
+            self._bodiless = True
+            if not self._is_untouched:
+                self._set_streaming_content(())
         file = self._file
         if file is None or self._plan is not None:
             return
@@ -220,6 +232,9 @@ class ZeroCopyFileResponse(FileResponse):
                 super()._set_streaming_content(())
                 self._answer_empty(plan)
             return
+        if self._bodiless:
+            # Whatever method somebody has made of it.
+            plan = replace(plan, segments=())
         self._before = (status, self._reason_phrase, fields)
         self._set_fields(plan.fields)
         if plan.status == HTTPStatus.PARTIAL_CONTENT != status:
@@ -283,7 +298,7 @@ class ZeroCopyFileResponse(FileResponse):
                 self._status = status
                 self._reason_phrase = reason
             self.streaming = True
-            file.segments = (file.content.region(),) if file.content.size else ()
+            file.segments = (file.content.region(),) if file.content.size and not self._bodiless else ()
             file.source = self.file_to_stream = None
 
     @property
@@ -304,6 +319,10 @@ class ZeroCopyFileResponse(FileResponse):
             if self._file is not None and isinstance(self._file.source, PositionedFile):
                 # It is read now, and not to be told of as moved.
                 self._file.source = self.file_to_stream = None
+        if self._bodiless and not _is_test_clients(value):
+            if hasattr(value, "close"):
+                self._resource_closers.append(value.close)
+            value = ()
         super()._set_streaming_content(value)
 
     @property
@@ -325,7 +344,10 @@ class ZeroCopyFileResponse(FileResponse):
         return self.content.decode(self.charset or "utf-8")
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter([self._page]) if self._page else super().__iter__()
+        if self._page:
+            return iter([] if self._bodiless else [self._page])
+        parts: Iterator[bytes] = super().__iter__()
+        return parts
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         # Under Django's own ASGI handler, which would read all of what can only be iterated over in a thread.
