@@ -260,6 +260,23 @@ def test_an_upload_before_the_answer_is_read(path: Path) -> None:
     assert answer.content == DATA
 
 
+@pytest.mark.parametrize("kind", ["ours", "stock"])
+def test_a_server_is_not_told_the_path_of_what_is_uploaded(kind: str, path: Path, transfers: list[Transfer]) -> None:
+    def view(request: HttpRequest) -> Any:
+        temporary = request.FILES["file"].temporary_file_path()
+        return FileResponse(open(temporary, "rb")) if kind == "stock" else ZeroCopyFileResponse(temporary)
+
+    async def go(app: Any) -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app)) as client:
+            return await client.post("http://testserver/", files={"file": ("report.txt", DATA)})
+
+    handlers = ["django.core.files.uploadhandler.TemporaryFileUploadHandler"]
+    with project(view, FILE_UPLOAD_HANDLERS=handlers, FILE_UPLOAD_TEMP_DIR=str(path.parent)):
+        answer = asyncio.run(go(PathsendServer(get_asgi_application(), ranges=False)))
+    assert answer.content == DATA
+    assert [transfer.way for transfer in transfers] == ["chunks"]
+
+
 def test_what_is_uploaded_can_be_sent_back(path: Path, transfers: list[Transfer]) -> None:
     def view(request: HttpRequest) -> HttpResponseBase:
         return ZeroCopyFileResponse(request.FILES["file"])

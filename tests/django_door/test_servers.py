@@ -153,6 +153,17 @@ def test_the_best_way_that_the_server_has_is_taken(
     assert way == "sendfile" or moved == 0
 
 
+@pytest.mark.parametrize("query", ["", "?stock"])
+def test_an_upload_is_sent_back_by_its_path_before_it_is_gone(query: str, setup: Setup, server: Server) -> None:
+    content = bytes(range(256)) * 4096
+    part = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.bin"\r\n\r\n%b\r\n--x--\r\n' % content
+    form = [("Content-Type", "multipart/form-data; boundary=x")]
+    for _ in range(5):
+        with server.connect() as connection:
+            answer = connection.request("POST", f"/uploaded/file{query}", form, part)
+            assert (answer.status, answer.body) == (200, content)
+
+
 @pytest.mark.parametrize("view", ["stock", "static"])
 def test_djangos_own_responses_are_right_too(view: str, setup: Setup, server: Server, site: Files) -> None:
     if setup.is_wsgi:

@@ -39,6 +39,7 @@ if not settings.configured:
 
 from django.core.files.base import File
 from django.core.files.storage import Storage
+from django.core.files.uploadhandler import TemporaryFileUploadHandler
 from django.db.models import FileField
 from django.db.models.fields.files import FieldFile
 from django.views.decorators.gzip import gzip_page
@@ -81,6 +82,13 @@ def opened(request: HttpRequest, name: str) -> HttpResponseBase:
 def stock(request: HttpRequest, name: str) -> HttpResponseBase:
     """Django's own response."""
     return FileResponse(_path(name).open("rb"))
+
+
+def uploaded(request: HttpRequest, name: str) -> HttpResponseBase:
+    """What was sent as the file of that name, by the path of its temporary file."""
+    request.upload_handlers = [TemporaryFileUploadHandler(request)]
+    temporary = request.FILES[name].temporary_file_path()
+    return FileResponse(open(temporary, "rb")) if "stock" in request.GET else ZeroCopyFileResponse(temporary)
 
 
 def static(request: HttpRequest, name: str) -> HttpResponseBase:
@@ -146,6 +154,7 @@ urlpatterns = [
     path("stock/<name>", stock),
     path("static/<name>", static),
     path("short/<name>", short),
+    path("uploaded/<name>", uploaded),
     path("gzip/<name>", gzip_page(plain)),
     path("elsewhere/<name>", elsewhere),
     path("fetched", fetched),

@@ -15,6 +15,7 @@ from django.conf import settings
 from django.db.models.fields.files import FieldFile
 from django.http import FileResponse, HttpRequest
 from django.http.response import ResponseHeaders
+from django.utils.datastructures import MultiValueDict
 
 from zcresponse.arguments import check_delivery, check_switch, check_text
 from zcresponse.asgi.transport import offload_for as offload_for_scope
@@ -392,6 +393,10 @@ def offload_setting() -> object:
 
 def may_be_removed(response: Any, request: Any) -> bool:
     """Whether something is to be done when the response is closed that may be to delete the file."""
+    uploads = getattr(request, "_files", None)
+    if isinstance(uploads, MultiValueDict) and uploads:
+        # Closing the request closes these, and a temporary one of them, which may be the file, is gone with that.
+        return True
     usual = [response, request, response._iterator, response.file_to_stream]
     usual += [getattr(response, "_file", None), getattr(response, "_given", None)]
     known = set(map(id, usual)) - {id(None)}
