@@ -26,6 +26,7 @@ from django.test import override_settings
 from tests.support.django_project import (
     MIDDLEWARE,
     STOCK_FILES,
+    WAYS,
     AsgiServer,
     ask,
     descriptors_of,
@@ -42,6 +43,7 @@ from zcresponse import Transfer
 from zcresponse.asgi.dialect import PATHSEND
 from zcresponse.django import ZeroCopyFileResponse, get_asgi_application, get_wsgi_application
 from zcresponse.errors import FileTruncatedError
+from zcresponse.plan import Offload
 from zcresponse.wsgi import ZeroCopyMiddleware
 
 DATA = FILES["data.bin"].content
@@ -268,6 +270,47 @@ class Throttled(FileResponse):
 def test_a_subclass_with_its_own_iteration_is_iterated(way: str, path: Path) -> None:
     with project(lambda request: Throttled(path.open("rb"))):
         assert ask(way).body == DATA.swapcase()
+
+
+class Swapping(ZeroCopyFileResponse):
+    def __iter__(self) -> Iterator[bytes]:
+        return (part.swapcase() for part in super().__iter__())
+
+
+class SwappingAsynchronously(Swapping):
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for part in ZeroCopyFileResponse.__aiter__(self):
+            yield part
+
+
+class SwappingContent(ZeroCopyFileResponse):
+    @property
+    def streaming_content(self) -> Any:
+        return map(bytes.swapcase, super().streaming_content)
+
+    @streaming_content.setter
+    def streaming_content(self, value: Any) -> None:
+        self._set_streaming_content(value)
+
+
+# Django's test clients put an iterator of their own around what they find.
+@pytest.mark.parametrize("kind", [Swapping, SwappingAsynchronously, SwappingContent])
+@pytest.mark.parametrize("way", [way for way in WAYS if "client" not in way])
+def test_a_subclass_of_ours_has_its_say_everywhere(way: str, kind: Any, path: Path) -> None:
+    with project(lambda request: kind(path, etag="v1"), MIDDLEWARE):
+        answer = ask(way, Range="bytes=5-99")
+        assert (answer.status, answer.values("Content-Length")) == (200, [str(len(DATA))])
+        assert answer.body == DATA.swapcase()
+        assert ask(way, If_None_Match='"v1"').status == 304
+
+
+@pytest.mark.parametrize("kind", [Swapping, SwappingContent])
+def test_a_subclass_of_ours_is_not_offloaded(kind: Any, path: Path) -> None:
+    offload = Offload("X-Sendfile", [path.parent])
+    with project(lambda request: kind(path), ZCRESPONSE_OFFLOAD=offload):
+        for way in SERVERS:
+            answer = ask(way)
+            assert (answer.body, answer.values("X-Sendfile")) == (DATA.swapcase(), [])
 
 
 def test_djangos_own_response_that_a_middleware_wraps_is_wrapped(path: Path) -> None:

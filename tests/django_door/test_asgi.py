@@ -317,6 +317,11 @@ def test_a_wrapped_file_that_shrinks_closes_everything(kind: str, path: Path, fi
 # --- memory and threads -----------------------------------------------------------------------------------------------
 
 
+class Swapping(ZeroCopyFileResponse):
+    def __iter__(self) -> Iterator[bytes]:
+        return (part.swapcase() for part in super().__iter__())
+
+
 def wrapped(response: Any) -> Any:
     response.streaming_content = map(bytes, response.streaming_content)
     return response
@@ -325,6 +330,7 @@ def wrapped(response: Any) -> Any:
 LARGE: dict[str, Callable[[Path], Any]] = {
     "ours": ZeroCopyFileResponse,
     "ours, wrapped": lambda path: wrapped(ZeroCopyFileResponse(path)),
+    "ours, of a subclass": Swapping,
     "ours, of a stream": lambda path: ZeroCopyFileResponse(iter(lambda: bytes(1 << 18), None), content_type="a/b"),
     "stock": lambda path: FileResponse(path.open("rb")),
     "stock, wrapped": lambda path: wrapped(FileResponse(path.open("rb"))),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from inspect import getattr_static
+from typing import Final
 
 from asgiref.sync import sync_to_async
 
@@ -13,7 +15,10 @@ from zcresponse.files.positioned import PositionedFile
 from zcresponse.plan import Segment
 from zcresponse.wsgi.chunks import Chunks
 
-__all__ = ["FileBody", "in_threads"]
+__all__ = ["FileBody", "in_threads", "iterates_as"]
+
+#: Where a class can have its say in what is sent.
+_ITERATION: Final = ("__iter__", "__aiter__", "streaming_content")
 
 
 class FileBody:
@@ -55,6 +60,11 @@ class FileBody:
             self.truncated = error
         finally:
             self.content.close()
+
+
+def iterates_as(kind: type, known: type) -> bool:
+    """Whether a response's class sends what `known` would: nobody's own does something to it on the way."""
+    return all(getattr_static(kind, name) is getattr_static(known, name) for name in _ITERATION)
 
 
 async def in_threads(parts: Iterator[bytes]) -> AsyncIterator[bytes]:

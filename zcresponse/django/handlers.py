@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from inspect import getattr_static
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import django
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
@@ -16,7 +15,7 @@ from django.http import FileResponse, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
 from zcresponse.asgi.transport import deliver
-from zcresponse.django.bodies import in_threads
+from zcresponse.django.bodies import in_threads, iterates_as
 from zcresponse.django.response import ZeroCopyFileResponse, fields_of, may_be_removed, offload_setting
 from zcresponse.django.sources import Content, closes_plainly, open_by_path, plain_file
 from zcresponse.files import MemoryFile, OpenedFile, open_content
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
     from zcresponse.wsgi.types import Environ, StartResponse
 
 __all__ = ["ZeroCopyMiddleware", "get_asgi_application", "get_wsgi_application"]
-
-
-_ITERATION: Final = ("__iter__", "__aiter__", "streaming_content")
 
 
 class ZeroCopyMiddleware:
@@ -126,8 +122,8 @@ class ZeroCopyASGIHandler(ASGIHandler):
             content, plan = _stock(response, request.scope["method"])
             on_transfer, sendfile = None, None
         if content is None or plan is None:
-            if response.streaming and _iterates_as_django(response):
-                # Block by block: Django would read all of it before it sends the first.
+            if response.streaming and iterates_as(type(response), FileResponse):
+                # Block by block, as ours: Django would read all of it before it sends the first.
                 response.streaming_content = in_threads(response.streaming_content)
             await self._send_other(response, request, send)
             return
@@ -165,15 +161,9 @@ def _answer(response: ZeroCopyFileResponse) -> tuple[Content | None, ResponsePla
     return content, response._plan
 
 
-def _iterates_as_django(response: Any) -> bool:
-    """Whether it is of no class of somebody's own that does something to what it sends."""
-    known = ZeroCopyFileResponse if isinstance(response, ZeroCopyFileResponse) else FileResponse
-    return all(getattr_static(type(response), name) is getattr_static(known, name) for name in _ITERATION)
-
-
 def _stock(response: FileResponse, method: str) -> tuple[Content | None, ResponsePlan | None]:
     """Return what a response of Django's own sends, if it is a file that nobody has touched."""
-    if not _iterates_as_django(response):
+    if not iterates_as(type(response), FileResponse):
         return None, None
     try:
         plain = plain_file(response.file_to_stream)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, Unpack
 
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.db.models.fields.files import FieldFile
 from django.http import FileResponse, HttpRequest
@@ -19,7 +20,7 @@ from django.utils.datastructures import MultiValueDict
 
 from zcresponse.arguments import check_delivery, check_switch, check_text
 from zcresponse.asgi.transport import offload_for as offload_for_scope
-from zcresponse.django.bodies import FileBody, in_threads
+from zcresponse.django.bodies import FileBody, in_threads, iterates_as
 from zcresponse.django.sources import Content, blocks_of, guess_content_type, is_as_stored, open_source, plain_file
 from zcresponse.events import OnTransfer
 from zcresponse.files import FileRegion, MemoryFile, OpenedFile, reading
@@ -47,7 +48,8 @@ class ZeroCopyFileResponse(FileResponse):
 
     Takes the parameters of Django's `FileResponse`, with a file in the place of the stream. The file is opened now. The
     answer is decided once: with `request`, or by `ZeroCopyMiddleware`, or by the applications that this module gives;
-    under Django's own without any of them it is the whole file.
+    under Django's own without any of them it is the whole file. What a subclass makes of it in `__iter__`, `__aiter__`
+    or `streaming_content` is sent instead: conditions are answered then, and no ranges.
 
     Args:
         path_or_file: a path, an open binary file, a Django `File`, or the value of a `FileField`. Of a storage on this
@@ -88,6 +90,8 @@ class ZeroCopyFileResponse(FileResponse):
     _given: Any = None
     #: What somebody has given to an answer without content: a page for an error.
     _page: bytes = b""
+    #: Whether no class of somebody's own does something to what is sent.
+    _sends_as_it_is: bool = True
     #: Whether it answers a HEAD: whatever body others give it is closed, and not read.
     _bodiless: bool = False
 
@@ -135,6 +139,10 @@ class ZeroCopyFileResponse(FileResponse):
             self._send(content, os.path.basename(filename or name), path_or_file, typed, options)
         if request is not None:
             self.decide(request)
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        cls._sends_as_it_is = iterates_as(cls, ZeroCopyFileResponse)
 
     def _send(self, content: Content, name: str, given: Any, typed: bool, options: FileOptions) -> None:
         self._file = FileBody(content)
@@ -280,8 +288,9 @@ class ZeroCopyFileResponse(FileResponse):
 
     @property
     def _is_untouched(self) -> bool:
-        """Whether the body is the file as it was decided: nobody has replaced, wrapped or read it."""
-        return self._own is not None and self._iterator is self._own and not (self._file and self._file.begun)
+        """Whether the body is the file as it was decided: nobody replaces, wraps or reads it, or has done so."""
+        is_own = self._sends_as_it_is and self._own is not None and self._iterator is self._own
+        return is_own and not (self._file and self._file.begun)
 
     def _take_back(self) -> None:
         """Make it the whole file again, which fits whatever others do to the response: a part fits nothing else."""
@@ -356,7 +365,8 @@ class ZeroCopyFileResponse(FileResponse):
             async for part in super().__aiter__():
                 yield part
         elif self._file is None or not self._is_untouched:
-            async for part in in_threads(self.streaming_content):
+            # By what a class of somebody's own may do there.
+            async for part in in_threads(await sync_to_async(iter)(self)):
                 yield part
         else:
             self._file.begun = True
