@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import gzip
 import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.files.storage import FileSystemStorage
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.test import override_settings
@@ -26,6 +29,8 @@ from tests.support.django_project import (
     SOME,
     ask,
     check_is_sound,
+    descriptors_of,
+    field_file,
     project,
 )
 from zcresponse import Transfer
@@ -107,6 +112,28 @@ def test_a_compressed_file_is_still_validated(way: str, order: tuple[str, str], 
         for method in "GET", "HEAD":
             answer = ask(way, method, Accept_Encoding="gzip", If_None_Match=tag)
             assert (answer.status, answer.body, answer.values("Content-Encoding")) == (304, b"", [])
+
+
+@pytest.mark.parametrize("kind", ["path", "file", "field", "stream"])
+@pytest.mark.parametrize("place", ["above", "below"])
+@pytest.mark.parametrize("way", ["client", "moving wsgi", "pathsend", "stock asgi"])
+def test_who_answers_in_its_place_leaves_nothing_to_the_garbage_collector(
+    way: str, place: str, kind: str, path: Path
+) -> None:
+    made: dict[str, Callable[[], Any]] = {
+        "path": lambda: path,
+        "file": lambda: path.open("rb"),
+        "field": lambda: field_file(FileSystemStorage(path.parent), path.name),
+        "stream": lambda: gzip.open(path),  # noqa: SIM115
+    }
+    order = (STOCK[3], MIDDLEWARE) if place == "above" else (MIDDLEWARE, STOCK[3])
+    path.write_bytes(gzip.compress(DATA))
+    with project(lambda request: ZeroCopyFileResponse(made[kind](), etag="v1"), *order):
+        for _ in range(3):
+            answer = ask(way, If_None_Match='"v1"')
+            assert (answer.status, answer.body) == (304, b"")
+    gc.collect()
+    assert descriptors_of(path) == 0
 
 
 @pytest.mark.parametrize("way", [*DECIDING, "client"])

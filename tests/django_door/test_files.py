@@ -222,10 +222,11 @@ def test_a_file_that_cannot_be_read_is_refused(path: Path) -> None:
             ZeroCopyFileResponse(file).getvalue()
 
 
+@pytest.mark.parametrize("more", [{}, {"offset": 5}, {"count": 5}], ids=str)
 @pytest.mark.parametrize("nothing", [None, 1.5, True, object()])
-def test_what_can_never_be_sent_is_a_type_error(nothing: Any) -> None:
-    with pytest.raises(TypeError):
-        ZeroCopyFileResponse(nothing)
+def test_what_can_never_be_sent_is_a_type_error_that_names_it(nothing: Any, more: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match="path_or_file"):
+        ZeroCopyFileResponse(nothing, **more)
 
 
 # --- who closes what --------------------------------------------------------------------------------------------------

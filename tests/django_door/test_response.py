@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import gzip
 import inspect
 import io
 import mimetypes
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.files import File
+from django.core.files.storage import FileSystemStorage
 from django.http import BadHeaderError, FileResponse, HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.test import AsyncRequestFactory, RequestFactory
 
-from tests.support.django_project import MIDDLEWARE, ask, descriptors_of, environ_of, moved_environ, project
+from tests.support.django_project import MIDDLEWARE, ask, descriptors_of, environ_of, field_file, moved_environ, project
 from tests.support.table import FILES, parse_multipart
 from zcresponse import Transfer
 from zcresponse.django import ZeroCopyFileResponse
@@ -444,6 +447,10 @@ def test_a_closed_response_gives_no_bytes(path: Path) -> None:
     response = ZeroCopyFileResponse(path)
     response.close()
     assert response.getvalue() == b""
+    path.write_bytes(gzip.compress(DATA))
+    response = ZeroCopyFileResponse(gzip.open(path))  # noqa: SIM115
+    response.close()
+    assert response.getvalue() == b""
 
 
 @needs_proc
@@ -460,14 +467,30 @@ def test_a_dropped_response_closes_at_once_and_warns_of_nothing(given: str, deci
 
 
 @needs_proc
-def test_a_dropped_response_of_an_open_file_closes_it(path: Path) -> None:
-    for _ in range(20):
-        with warnings.catch_warnings():
-            # The file's own warning, as with Django's response.
-            warnings.simplefilter("ignore", ResourceWarning)
-            ZeroCopyFileResponse(path.open("rb"))
-            gc.collect()
-    assert descriptors_of(path) == 0
+@pytest.mark.parametrize("decided", [False, True])
+@pytest.mark.parametrize("kind", ["file", "Django's file", "field", "stream"])
+def test_a_dropped_response_closes_what_it_was_given_and_warns_of_nothing(kind: str, decided: bool, path: Path) -> None:
+    made: dict[str, Callable[[], Any]] = {
+        "file": lambda: path.open("rb"),
+        "Django's file": lambda: File(path.open("rb")),
+        "field": lambda: field_file(FileSystemStorage(path.parent), path.name),
+        "stream": lambda: gzip.open(path),  # noqa: SIM115
+    }
+    if kind == "stream":
+        path.write_bytes(gzip.compress(DATA))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(20):
+            ZeroCopyFileResponse(made[kind](), request=get() if decided else None)
+            assert descriptors_of(path) == 0
+        gc.collect()
+    assert not caught
+
+
+def test_what_others_hold_of_a_dropped_response_can_still_be_read(path: Path) -> None:
+    path.write_bytes(gzip.compress(DATA))
+    parts = ZeroCopyFileResponse(gzip.open(path)).streaming_content  # noqa: SIM115
+    assert b"".join(parts) == DATA
 
 
 def test_an_empty_file_has_an_empty_body(path: Path) -> None:

@@ -8,6 +8,7 @@ import codecs
 import gzip
 import io
 import os
+import threading
 import zipfile
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -21,7 +22,7 @@ from django.core.files.storage import FileSystemStorage, Storage
 from django.http import FileResponse, HttpRequest
 from django.http.response import HttpResponseBase
 
-from tests.support.django_project import ask, descriptors_of, field_file, project
+from tests.support.django_project import MIDDLEWARE, ask, descriptors_of, field_file, project
 from tests.support.table import FILES
 from zcresponse.django import ZeroCopyFileResponse
 from zcresponse.errors import FileTruncatedError
@@ -40,6 +41,10 @@ needs_proc = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="look
 
 def rot13(data: bytes) -> bytes:
     return data.translate(bytes((byte + 13) % 256 for byte in range(256)))
+
+
+def rot_back(data: bytes) -> bytes:
+    return data.translate(bytes((byte - 13) % 256 for byte in range(256)))
 
 
 class Decrypting(File):
@@ -203,7 +208,19 @@ def test_a_storage_without_paths_is_iterated_with_its_size(way: str) -> None:
     assert (answer.status, answer.body) == (200, DATA)
     assert answer.values("Content-Length") == [str(len(DATA))]
     assert answer.values("Content-Disposition") == ['inline; filename="report.txt"']
-    assert answer.values("Content-Type")[0].startswith("text/plain")
+    assert answer.values("Content-Type") == ["text/plain; charset=utf-8"]
+
+
+@pytest.mark.parametrize("name", ["a.md", "a.js", "a.svg", "a.tar.gz", "a.unknown", "a"])
+def test_a_name_means_the_same_type_wherever_the_file_lies(name: str, path: Path) -> None:
+    far = ElsewhereStorage(DATA, lambda stored: File(Connection(stored), name))
+    near = path.rename(path.with_name(name))
+    arguments: list[dict[str, Any]] = [{}, {"charset": "latin-1"}, {"filename": "b.csv"}, {"content_type": "a/b"}]
+    for more in arguments:
+        one, other = (ZeroCopyFileResponse(given, **more) for given in (near, field_file(far, name)))
+        assert one["Content-Type"] == other["Content-Type"]
+        one.close()
+        other.close()
 
 
 @pytest.mark.parametrize("way", SOME)
@@ -273,6 +290,9 @@ def test_what_is_said_of_a_stream_is_what_django_says(kind: str, path: Path) -> 
     for more in {}, {"filename": "data.pdf", "as_attachment": True}, {"content_type": "a/b"}:
         ours = ZeroCopyFileResponse(STREAMS[kind](path), **more)
         stock = FileResponse(STREAMS[kind](path), **more)
+        if "content_type" not in more:
+            # Text comes with its encoding, as from a path.
+            ours["Content-Type"] = ours["Content-Type"].removesuffix("; charset=utf-8")
         assert dict(ours.items()) == dict(stock.items())
         ours.close()
         stock.close()
@@ -287,12 +307,121 @@ def test_options_are_said_of_streams_too(kind: str, path: Path) -> None:
     response.close()
 
 
-@pytest.mark.parametrize("kind", ["gzip", "zip member", "generator"])
-def test_a_stream_has_no_window(kind: str, path: Path) -> None:
-    stream = STREAMS[kind](path)
-    with pytest.raises(TypeError, match="path_or_file"):
-        ZeroCopyFileResponse(stream, offset=5)
-    stream.close()
+#: Readers without a place on a disk, of which a part can be sent.
+READERS: dict[str, Callable[[Path], Any]] = {
+    "gzip": gzip_file,
+    "zip member": zip_member,
+    "recoded": lambda path: codecs.EncodedFile(path.open("rb"), "latin-1", "latin-1"),
+    "decrypting": lambda path: DecryptingBuffer(rot_back(path.read_bytes())),
+    "from front to back": lambda path: io.BufferedReader(Connection(path.read_bytes())),
+    "not seekable": lambda path: File(Connection(path.read_bytes()), "report.txt"),
+    "a storage": lambda path: field_file(
+        ElsewhereStorage(path.read_bytes(), lambda stored: File(Connection(stored), "report.txt")), "report.txt"
+    ),
+}
+WINDOWS: list[tuple[dict[str, int], slice]] = [
+    ({"offset": 0}, slice(None)),
+    ({"offset": 290_000}, slice(290_000, None)),
+    ({"count": 5}, slice(5)),
+    ({"offset": 70_000, "count": 0}, slice(70_000, 70_000)),
+    ({"offset": 7, "count": 290_000}, slice(7, 290_007)),
+    ({"offset": 10, "count": len(DATA) - 10}, slice(10, None)),
+    ({"offset": len(DATA)}, slice(0)),
+]
+
+
+@pytest.mark.parametrize(("window", "part"), WINDOWS, ids=str)
+@pytest.mark.parametrize("kind", READERS)
+def test_a_window_of_a_stream_is_sent(kind: str, window: dict[str, Any], part: slice, path: Path) -> None:
+    with project(lambda request: ZeroCopyFileResponse(READERS[kind](path), **window), MIDDLEWARE):
+        for way in SOME:
+            answer = ask(way, Range="bytes=1-2")
+            assert (answer.status, answer.body) == (200, DATA[part])
+            known = "count" in window or kind not in ("from front to back", "not seekable")
+            assert answer.values("Content-Length") == ([str(len(DATA[part]))] if known else [])
+            assert answer.values("Accept-Ranges") == []
+
+
+@pytest.mark.parametrize(
+    ("window", "error"),
+    [
+        ({"offset": -1}, ValueError),
+        ({"count": -1}, ValueError),
+        ({"offset": len(DATA) + 1}, ValueError),
+        ({"offset": 1, "count": len(DATA)}, ValueError),
+        ({"offset": "1"}, TypeError),
+        ({"count": 1.5}, TypeError),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", ["gzip", "zip member", "a storage"])
+def test_a_window_that_cannot_be_names_the_argument(
+    kind: str, window: dict[str, Any], error: type[Exception], path: Path
+) -> None:
+    given = READERS[kind](path)
+    with pytest.raises(error, match=r"offset|count"):
+        ZeroCopyFileResponse(given, **window)
+    # What was given is the caller's still.
+    assert kind == "a storage" or not given.closed
+    given.close()
+
+
+def test_a_window_of_a_stream_begins_where_it_stands_or_behind(path: Path) -> None:
+    windows: list[tuple[dict[str, Any], bytes]] = [
+        ({"count": 5}, DATA[1000:1005]),
+        ({"offset": 0, "count": 5}, DATA[:5]),
+        ({"offset": 2000}, DATA[2000:]),
+    ]
+    for window, body in windows:
+        reader = gzip_file(path)
+        reader.read(1000)
+        assert ZeroCopyFileResponse(reader, **window).getvalue() == body
+
+
+def test_a_stream_that_was_read_cannot_go_back() -> None:
+    class Counting(Connection):
+        def tell(self) -> int:
+            return len(DATA) - len(self.data)
+
+    reader = Counting(DATA)
+    reader.read(1000)
+    assert ZeroCopyFileResponse(reader, offset=1005, count=5).getvalue() == DATA[1005:1010]
+    reader = Counting(DATA)
+    reader.read(1000)
+    with pytest.raises(ValueError, match="offset"):
+        ZeroCopyFileResponse(reader, offset=999)
+
+
+@pytest.mark.parametrize("window", [{"offset": len(DATA) + 5}, {"offset": 5, "count": len(DATA)}], ids=str)
+def test_a_window_of_which_nobody_knew_that_it_cannot_be_ends_the_answer(window: dict[str, Any]) -> None:
+    with project(lambda request: ZeroCopyFileResponse(Connection(DATA), **window)):
+        for way in "moving wsgi", "asgi":
+            with pytest.raises(FileTruncatedError):
+                ask(way)
+
+
+@pytest.mark.parametrize("window", [{"offset": 5}, {"offset": 0}, {"count": 5}], ids=str)
+def test_what_has_no_bytes_to_count_has_no_window(window: dict[str, Any], path: Path) -> None:
+    for given in iter([b"one"]), [b"one"], io.StringIO("one"), ContentFile("one"), path.open():
+        with pytest.raises(TypeError, match="path_or_file"):
+            ZeroCopyFileResponse(given, **window)
+        if hasattr(given, "close"):
+            given.close()
+
+
+@pytest.mark.parametrize("kind", ["gzip", "zip member", "a storage"])
+def test_a_window_on_asgi_is_looked_for_in_a_thread(kind: str, path: Path) -> None:
+    threads: set[int] = set()
+
+    class Watched(File):
+        def read(self, size: int = -1) -> bytes:
+            threads.add(threading.get_ident())
+            return self.file.read(size)  # type: ignore[no-any-return]
+
+    with project(lambda request: ZeroCopyFileResponse(Watched(READERS[kind](path)), offset=290_000, count=9)):
+        assert ask("asgi").body == DATA[290_000:290_009]
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 @pytest.mark.parametrize("way", SOME)

@@ -21,7 +21,8 @@ from django.utils.datastructures import MultiValueDict
 from zcresponse.arguments import check_delivery, check_switch, check_text
 from zcresponse.asgi.transport import offload_for as offload_for_scope
 from zcresponse.django.bodies import FileBody, in_threads, iterates_as
-from zcresponse.django.sources import Content, blocks_of, guess_content_type, is_as_stored, open_source, plain_file
+from zcresponse.django.sources import Content, Given, guess_content_type, is_as_stored, open_source, plain_file
+from zcresponse.django.streams import blocks_of, part_of, position_of
 from zcresponse.events import OnTransfer
 from zcresponse.files import FileRegion, MemoryFile, OpenedFile, reading
 from zcresponse.files.positioned import PositionedFile
@@ -86,8 +87,8 @@ class ZeroCopyFileResponse(FileResponse):
     _reason_phrase: str | None
     #: What Django gives to the server's `wsgi.file_wrapper`.
     file_to_stream: PositionedFile | None
-    #: What the file was opened from, if it is closed with the response.
-    _given: Any = None
+    #: What it was made of, if that is closed with the response.
+    _given: Given | None = None
     #: What somebody has given to an answer without content: a page for an error.
     _page: bytes = b""
     #: Whether no class of somebody's own does something to what is sent.
@@ -134,7 +135,7 @@ class ZeroCopyFileResponse(FileResponse):
         typed = content_type is not None or (headers is not None and "Content-Type" in ResponseHeaders(headers))
         content, name = open_source(path_or_file, offset, count)
         if content is None:
-            self._stream(path_or_file, typed, options)
+            self._stream(path_or_file, os.path.basename(filename or name), typed, options, offset, count)
         else:
             self._send(content, os.path.basename(filename or name), path_or_file, typed, options)
         if request is not None:
@@ -153,22 +154,18 @@ class ZeroCopyFileResponse(FileResponse):
             raise
         self._resource_closers.append(self._file.end)
         if hasattr(given, "close") and not isinstance(given, OpenedFile | MemoryFile):
-            # By its own method, which may do more than that of what it holds, or nothing; where Django closes things.
-            self._given = given
-            self._resource_closers.append(given.close)
+            self._given = Given(given)
+            self._resource_closers.append(self._given.close)
         self.streaming_content = self._file.read()
         self._own = self._iterator
 
     def _describe(self, content: Content, name: str, typed: bool, options: FileOptions) -> None:
         if not typed:
             del self.headers["Content-Type"]
-        media_type = guess_content_type(name)
-        if self._charset is not None and media_type.startswith("text/"):
-            media_type = f"{media_type.partition(';')[0]}; charset={self._charset}"
         self._described = describe_file(
             content,
             fields=fields_of(self),
-            media_type=media_type,
+            media_type=self._media_type_of(name),
             filename=name or None,
             disposition="attachment" if self.as_attachment else "inline",
             **options,
@@ -177,31 +174,50 @@ class ZeroCopyFileResponse(FileResponse):
         if self.as_attachment:
             self.headers.setdefault("Content-Disposition", "attachment")
 
-    def _stream(self, file: Any, typed: bool, options: FileOptions) -> None:
+    def _media_type_of(self, name: str) -> str:
+        media_type = guess_content_type(name)
+        if self._charset is not None and media_type.startswith("text/"):
+            media_type = f"{media_type.partition(';')[0]}; charset={self._charset}"
+        return media_type
+
+    def _stream(
+        self, file: Any, name: str, typed: bool, options: FileOptions, offset: int | None, count: int | None
+    ) -> None:
         """Send what can only be read from front to back."""
+        windowed = offset is not None or count is not None
+        if not hasattr(file, "read"):
+            if not hasattr(file, "__iter__") and not hasattr(file, "__aiter__"):
+                raise TypeError(f"path_or_file: a path or a file is needed, not {type(file).__name__}")
+            if windowed:
+                raise TypeError("path_or_file: for offset and count a file is needed, not an iterable")
+        is_text = isinstance(plain_file(file), io.TextIOBase | codecs.StreamReader | codecs.StreamReaderWriter)
+        if is_text and windowed:
+            raise TypeError("path_or_file: for offset and count a file opened in binary mode is needed")
         # What can be said of it without knowing it: as of nothing in memory.
         said = describe_file(MemoryFile(b""), media_type="text/plain", **options).fields
-        for name in ("Cache-Control", "ETag", "Last-Modified"):
-            for value in values_of(said, name):
-                self.headers.setdefault(name, value)
+        for field in ("Cache-Control", "ETag", "Last-Modified"):
+            for value in values_of(said, field):
+                self.headers.setdefault(field, value)
         if not hasattr(file, "read"):
             self.streaming_content = file
             return
         given = self.headers["Content-Type"]
         self.set_headers(file)
-        if typed:
-            self.headers["Content-Type"] = given
+        self.headers["Content-Type"] = given if typed else self._media_type_of(name)
         if isinstance(file, FieldFile) and "Content-Length" not in self.headers and is_as_stored(file):
             # One that cannot be asked by seeking to its end: its storage knows.
-            self.headers["Content-Length"] = str(file.size)
-        if isinstance(plain_file(file), io.TextIOBase | codecs.StreamReader | codecs.StreamReaderWriter):
-            # What was measured were characters.
-            del self.headers["Content-Length"]
-        length = self.headers.get("Content-Length")
+            self.headers["Content-Length"] = str(file.size - position_of(file))
+        # What was measured of text were characters.
+        follow = None if is_text else self.headers.get("Content-Length")
+        part = part_of(file, None if follow is None else int(follow), offset, count)
+        del self.headers["Content-Length"]
+        if part.size is not None:
+            self.headers["Content-Length"] = str(part.size)
+        self._given = Given(file)
         if hasattr(file, "close"):
-            self._resource_closers.append(file.close)
+            self._resource_closers.append(self._given.close)
         # Never by the server's file_wrapper: the descriptor of a GzipFile, for one, is that of the compressed bytes.
-        self.streaming_content = blocks_of(file, None if length is None else int(length))
+        self.streaming_content = blocks_of(self._given, part)
 
     def _set_fields(self, fields: Fields) -> None:
         if type(self.headers) is not ResponseHeaders:

@@ -1,4 +1,4 @@
-"""What a Django view can give to be sent: opened, or as blocks where it can only be read from front to back."""
+"""What a Django view can give to be sent: opened, where it has a size and can be read anywhere."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import io
 import lzma
 import os
 import tempfile
-from collections.abc import Iterator
+from contextlib import suppress
 from inspect import getattr_static
 from typing import Any, Final, TypeAlias
 
@@ -16,15 +16,14 @@ from django.core.files.base import File
 from django.core.files.utils import FileProxyMixin
 from django.db.models.fields.files import FieldFile
 
-from zcresponse.errors import DeliveryError, FileTruncatedError
 from zcresponse.files import MemoryFile, OpenedFile, open_content, open_file
+from zcresponse.files.opened import check_window
 from zcresponse.http.mediatype import DEFAULT_MEDIA_TYPE, guess_media_type
 from zcresponse.machinetypes import guess_type
-from zcresponse.wsgi.chunks import BLOCK
 
 __all__ = [
     "Content",
-    "blocks_of",
+    "Given",
     "closes_plainly",
     "guess_content_type",
     "is_as_stored",
@@ -55,11 +54,33 @@ _PLAIN_CLOSES: Final = (
 )
 
 
+class Given:
+    """What a response was made of: closed where Django closes things, or quietly when the response is dropped.
+
+    A middleware may well answer in the response's place, and close nothing.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+        self._closed = False
+
+    def close(self) -> None:
+        """Close it by its own method, which may do more than that of what it holds, or nothing. Once."""
+        if not self._closed:
+            self._closed = True
+            self.file.close()
+
+    def __del__(self) -> None:
+        with suppress(Exception):
+            self.close()
+
+
 def open_source(source: Any, offset: int | None, count: int | None) -> tuple[Content | None, str]:
     """Open what has a size and can be read anywhere, and return it with the name that it goes by.
 
     None: it can only be read from front to back.
     """
+    check_window(0 if offset is None else offset, count)
     if isinstance(source, _OPENED):
         content = open_content(source, offset=offset or 0, count=count)
         return content, content.path or ""
@@ -78,8 +99,6 @@ def open_source(source: Any, offset: int | None, count: int | None) -> tuple[Con
     try:
         content = open_content(plain, offset=start, count=count, closefd=False)
     except (TypeError, OSError):
-        if offset is not None or count is not None:
-            raise
         return None, name
     if isinstance(content, OpenedFile) and closes_plainly(source):
         content = open_by_path(content, plain, start, count) or content
@@ -123,27 +142,6 @@ def open_by_path(file: OpenedFile, plain: Any, offset: int, count: int | None) -
 def is_as_stored(file: Any) -> bool:
     """Whether reading gives what the storage holds, as far as types tell: what is decoded has another size."""
     return not isinstance(plain_file(file), File | gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile)
-
-
-def blocks_of(file: Any, size: int | None) -> Iterator[bytes]:
-    """Read exactly `size` bytes, or all there are.
-
-    Raises:
-        FileTruncatedError: there are fewer.
-        DeliveryError: there are more; the last block was not given, so that nobody takes it for all.
-    """
-    left = size
-    while left is None or left > 0:
-        block = file.read(BLOCK if left is None else min(BLOCK, left))
-        if not block:
-            break
-        if left is not None:
-            left -= len(block)
-            if left == 0 and file.read(1):
-                raise DeliveryError("the file holds more than the promised bytes")
-        yield block
-    if left:
-        raise FileTruncatedError(f"the file ended {left} bytes before the promised end")
 
 
 def guess_content_type(name: str) -> str:
