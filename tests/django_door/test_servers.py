@@ -239,7 +239,7 @@ def huge(tmp_path_factory: pytest.TempPathFactory) -> Files:
 
 @pytest.mark.campaign
 @pytest.mark.parametrize("view", ["plain", "async", "stock"])
-@pytest.mark.parametrize("setup", [each for each in SETUPS if each.server.startswith("uvicorn")], ids=str)
+@pytest.mark.parametrize("setup", [each for each in SETUPS if each.server.startswith(("uvicorn", "daphne"))], ids=str)
 def test_stalled_readers_of_a_huge_file_take_no_memory(view: str, setup: Setup, huge: Files) -> None:
     if view == "stock" and setup.app == "stock_asgi_app":
         pytest.skip("Django reads all of it, as it says")

@@ -14,6 +14,7 @@ from django.core.handlers.wsgi import WSGIHandler
 from django.http import FileResponse, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
+from zcresponse.asgi.daphne import paced
 from zcresponse.asgi.transport import deliver
 from zcresponse.django.bodies import in_threads, iterates_as
 from zcresponse.django.response import ZeroCopyFileResponse, fields_of, may_be_removed, offload_setting
@@ -25,7 +26,7 @@ from zcresponse.wsgi.chunks import Chunks
 from zcresponse.wsgi.wrappers import FileWrapper
 
 if TYPE_CHECKING:
-    from zcresponse.asgi.types import Send
+    from zcresponse.asgi.types import Receive, Scope, Send
     from zcresponse.wsgi.types import Environ, StartResponse
 
 __all__ = ["ZeroCopyMiddleware", "get_asgi_application", "get_wsgi_application"]
@@ -90,6 +91,10 @@ class ZeroCopyASGIHandler(ASGIHandler):
 
     To HEAD nothing has a body.
     """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with paced(send) as paced_send:
+            await super().__call__(scope, receive, paced_send)
 
     async def run_get_response(self, request: Any) -> Any:
         response = _decided(await super().run_get_response(request), request)
