@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Unpack
 from urllib.parse import quote
@@ -432,11 +431,16 @@ def _has_parts(plan: ResponsePlan) -> bool:
     return len(plan.segments) > 1
 
 
-@lru_cache(maxsize=64)
-def _has_no_say(kind: type[Any]) -> bool:
+_without_say: Final[dict[type[Any], bool]] = {}
+
+
+def _has_no_say(kind: type[FileSending]) -> bool:
     """Whether nobody but Werkzeug and we make head and body of a kind of response."""
-    makers = [base for base in kind.__mro__ if {"get_wsgi_headers", "get_app_iter"} & vars(base).keys()]
-    return makers == [FileSending, Response]
+    known = _without_say.get(kind)
+    if known is None:
+        makers = [base for base in kind.__mro__ if {"get_wsgi_headers", "get_app_iter"} & vars(base).keys()]
+        known = _without_say[kind] = makers == [FileSending, Response]
+    return known
 
 
 def _has_location(fields: Fields) -> bool:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support import servers
+from tests.support.big import MIB, write_big
 from tests.support.paced import PART, PARTS
-from tests.support.servers import Server, wait_until
+from tests.support.servers import Server, rss_bytes, wait_until
 from tests.support.wire import TimedOut, format_request
 from zcresponse.asgi.daphne import paced
 
@@ -66,6 +69,24 @@ def test_a_body_that_breaks_off_leaves_no_producer(server: Server) -> None:
     with server.connect(timeout=1) as connection, pytest.raises(TimedOut):
         connection.get("/failing")
     assert "Producer" not in server.log()
+
+
+@pytest.mark.parametrize("app", ["sending", "wrapped"])
+def test_a_file_takes_no_memory_while_its_reader_stalls(app: str, tmp_path: Path) -> None:
+    big = tmp_path / "big.bin"
+    write_big(big, 256 * MIB)
+    with servers.daphne(f"tests.support.paced:{app}", env={"PACED_FILE": str(big)}) as server:
+        with server.connect() as connection:
+            # Threads and what else is made at first need.
+            assert connection.get("/", ("Range", "bytes=0-99")).status == 206
+        before = rss_bytes(server.pid)
+        with server.connect(receive_buffer=4096) as connection:
+            connection.send(format_request("GET", "/"))
+            connection.receive_exactly(1000)
+            until = time.monotonic() + 1
+            while time.monotonic() < until:
+                assert rss_bytes(server.pid) - before <= 16 * MIB
+                time.sleep(0.05)
 
 
 def test_any_other_send_is_left_as_it_is() -> None:

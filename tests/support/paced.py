@@ -1,11 +1,14 @@
-"""An ASGI application that sends a long body as fast as it may, and tells how far it has come."""
+"""ASGI applications that send a long body as fast as they may; one tells how far it has come."""
 
 from __future__ import annotations
 
+import os
+
+from zcresponse.asgi import ZeroCopyMiddleware, send_file
 from zcresponse.asgi.daphne import paced
 from zcresponse.asgi.types import Receive, Scope, Send
 
-__all__ = ["PART", "PARTS", "app"]
+__all__ = ["PART", "PARTS", "app", "sending", "wrapped"]
 
 PART = 64 * 1024
 PARTS = 1024
@@ -34,3 +37,12 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
             await paced_send({"type": "http.response.body", "body": told})
     finally:
         _running -= bool(parts)
+
+
+async def sending(scope: Scope, receive: Receive, send: Send) -> None:
+    """The file that the environment names."""
+    if scope["type"] == "http":
+        await send_file(scope, receive, send, os.environ["PACED_FILE"])
+
+
+wrapped = ZeroCopyMiddleware(sending)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from zcresponse import events, loops
 from zcresponse.asgi.chunks import Count, SendFailed, marking, send_chunks
+from zcresponse.asgi.daphne import paced
 from zcresponse.asgi.dialect import PATHSEND, ZEROCOPYSEND
 from zcresponse.asgi.exchange import JOINED, Account, Exchange, cached_bytes
 from zcresponse.asgi.servers import Honoured
@@ -58,7 +59,8 @@ class Relay(Exchange):
         self._departed: asyncio.Event | None = None
 
     async def run(self, app: ASGIApp, scope: Scope, receive: Receive) -> None:
-        await super().run(app, scope, self.receive)
+        with paced(self._server) as self._server:
+            await super().run(app, scope, self.receive)
 
     def _extensions(self, scope: Scope) -> dict[str, Any]:
         extensions = super()._extensions(scope)

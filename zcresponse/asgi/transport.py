@@ -9,6 +9,7 @@ from typing import Final, NamedTuple, Unpack
 
 from zcresponse import events
 from zcresponse.asgi.chunks import Count, SendFailed, marking, send_chunks
+from zcresponse.asgi.daphne import paced
 from zcresponse.asgi.dialect import KEY, PATHSEND, Offer, Shipment, offer_in
 from zcresponse.asgi.exchange import Exchange
 from zcresponse.asgi.servers import cuts_paths
@@ -291,7 +292,9 @@ async def deliver(
                 # The server does not say how it went, nor when.
                 completed = None
             else:
-                completed = await send_chunks(plan.segments, plan.body_length, receive, marked, sent)
+                with paced(send) as paced_send:
+                    marked = marking(paced_send)
+                    completed = await send_chunks(plan.segments, plan.body_length, receive, marked, sent)
                 ending = "" if completed else CLIENT_LEFT
     except SendFailed as failure:
         if not reports_departure(scope):
