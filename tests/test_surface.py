@@ -38,7 +38,7 @@ SURFACE = {
     ],
     "zcresponse.events": ["OnTransfer", "Transfer", "Way", "logger", "report", "subscribe"],
     "zcresponse.flask": ["ZeroCopy", "ZeroCopyFileResponse", "send_file", "send_from_directory"],
-    "zcresponse.sendfile": ["AVAILABLE", "CLIENT_GONE", "NOT_SUPPORTED", "copy_file", "send_region", "sendfile"],
+    "zcresponse.sendfile": ["AVAILABLE", "CLIENT_GONE", "copy_file", "is_refusal", "send_region", "sendfile"],
     "zcresponse.starlette": ["ZeroCopyFileResponse", "ZeroCopyStaticFiles", "install"],
     "zcresponse.testing": ["FileWrapperServer", "HandedOver", "PathsendServer", "record_transfers"],
     "zcresponse.werkzeug": ["ZeroCopyFileResponse"],

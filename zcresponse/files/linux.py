@@ -86,19 +86,17 @@ if _libc is not None:
 _HOW_SIZE: Final = ctypes.c_size_t(ctypes.sizeof(_OpenHow))
 
 
-# EPERM: an old container runtime's seccomp filter refuses calls that it does not know. EINVAL: the kernel has the call
-# but not this RESOLVE_ flag. Both can also be about one path (a file sealed by a security module, a name that the file
-# system cannot hold), and a path that a client asked for must not decide for all others.
-_MAYBE_REFUSED: Final = frozenset((errno.ENOSYS, errno.EPERM, errno.EINVAL, errno.E2BIG))
+# EPERM, EACCES: a seccomp filter refuses the call, as old container runtimes do with what they do not know. EINVAL: the
+# kernel has the call but not this RESOLVE_ flag. All can also be about one path (a file that may not be read or is
+# sealed, a name that the file system cannot hold), and a path that a client asked for must not decide for all others.
+_MAYBE_REFUSED: Final = frozenset((errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EINVAL, errno.E2BIG))
 
 
 def _works(resolve: int) -> bool:
-    """Whether `openat2` takes these RESOLVE_ rules for a directory that is surely there."""
+    """Whether `openat2` takes these RESOLVE_ rules for a name that no permissions guard."""
     how = _OpenHow(getattr(os, "O_PATH", 0) | os.O_CLOEXEC, 0, resolve)
-    fd = _syscall(_SYS_OPENAT2, AT_FDCWD, b".", ctypes.byref(how), _HOW_SIZE)
-    if fd >= 0:
-        os.close(fd)
-        return True
+    # The working directory may well be another user's, but an empty name is ENOENT to everybody, after the rules.
+    _syscall(_SYS_OPENAT2, AT_FDCWD, b"", ctypes.byref(how), _HOW_SIZE)
     return ctypes.get_errno() not in _MAYBE_REFUSED
 
 

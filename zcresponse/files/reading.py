@@ -7,6 +7,7 @@ well be missing.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
@@ -16,6 +17,7 @@ from typing import Final, TypeVar
 
 from zcresponse import loops
 from zcresponse.errors import FileTruncatedError
+from zcresponse.events import logger
 from zcresponse.files.linux import Storage
 from zcresponse.files.opened import OpenedFile
 
@@ -97,9 +99,11 @@ def are_cached(file: OpenedFile, offset: int, count: int) -> bool:
 
 
 def _take_for_silent(file: OpenedFile, error: OSError) -> None:
-    """Give up probing a file whose file system has no answer to it."""
-    if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
-        raise error
+    """Give up probing a file whose file system has no answer to it, or where a sandbox forbids the question.
+
+    A disk that cannot be read is met again by the thread that reads.
+    """
+    logger.debug("%s: nothing tells what of it is cached: %s", file.path, error.strerror)
     file.storage = Storage.LOCAL
 
 
@@ -160,7 +164,9 @@ def submit(file: OpenedFile, job: Callable[..., T], *args: int) -> Future[T]:
 def page_in(fd: int, offset: int, count: int, ahead: int) -> None:
     """Bring `count` bytes at `offset` into the page cache and ask for `ahead` more. For a thread."""
     if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(fd, offset, count + ahead, os.POSIX_FADV_WILLNEED)
+        # It is only advice.
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(fd, offset, count + ahead, os.POSIX_FADV_WILLNEED)
     for position in range(offset, offset + count, PROBE_STEP):
         _pread(fd, 1, position)
     _pread(fd, 1, offset + count - 1)

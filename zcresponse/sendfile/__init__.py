@@ -4,8 +4,8 @@
 allows. `send_region` is a single call for an event loop. No event loop and no HTTP here. Offsets and counts are bytes.
 """
 
-from zcresponse.sendfile.calls import AVAILABLE, CLIENT_GONE, NOT_SUPPORTED, send_region
+from zcresponse.sendfile.calls import AVAILABLE, CLIENT_GONE, is_refusal, send_region
 from zcresponse.sendfile.copying import copy_file
 from zcresponse.sendfile.sockets import sendfile
 
-__all__ = ["AVAILABLE", "CLIENT_GONE", "NOT_SUPPORTED", "copy_file", "send_region", "sendfile"]
+__all__ = ["AVAILABLE", "CLIENT_GONE", "copy_file", "is_refusal", "send_region", "sendfile"]

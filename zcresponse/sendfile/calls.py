@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Final
 
-__all__ = ["AVAILABLE", "CLIENT_GONE", "MAX_COUNT", "NOT_SUPPORTED", "send_region"]
+__all__ = ["AVAILABLE", "CLIENT_GONE", "MAX_COUNT", "is_refusal", "send_region"]
 
 #: Whether this platform can send a file to a non-blocking socket in the kernel.
 AVAILABLE: Final = hasattr(os, "sendfile") and sys.platform != "win32"
@@ -21,15 +21,18 @@ CLIENT_GONE: Final = frozenset(
     if hasattr(errno, name)
 )
 
-#: The kernel cannot send this kind of file to this kind of socket, but reading it may work (sendfile(2), ERRORS).
-NOT_SUPPORTED: Final = frozenset(
-    getattr(errno, name)
-    for name in "EINVAL ENOSYS EOPNOTSUPP ENOTSUP ENOTSOCK EOVERFLOW".split()
-    if hasattr(errno, name)
-)
-
 #: One call moves at most 2,147,479,552 bytes on Linux, whatever it is asked for.
 MAX_COUNT: Final = 0x7FFFF000
+
+
+def is_refusal(error: OSError) -> bool:
+    """Whether an error of a call that moves bytes in the kernel may only mean that they have to be read and written.
+
+    True of all but those of `CLIENT_GONE` and a call to be made again. sendfile(2) has errors for files and sockets
+    that it cannot take, and a sandbox answers with whatever it was told to (EPERM, EACCES). If the file or the
+    socket is really at fault, reading or writing says so.
+    """
+    return not isinstance(error, BlockingIOError | InterruptedError) and error.errno not in CLIENT_GONE
 
 
 def send_region(socket_fd: int, file_fd: int, offset: int, count: int) -> int | None:
@@ -41,7 +44,7 @@ def send_region(socket_fd: int, file_fd: int, offset: int, count: int) -> int | 
         How many bytes the socket took (0: the file ends at `offset`), or None when it takes none just now.
 
     Raises:
-        OSError: with an errno of `CLIENT_GONE` or `NOT_SUPPORTED`, or what reading the file said.
+        OSError: see `is_refusal`.
     """
     try:
         return os.sendfile(socket_fd, file_fd, offset, min(count, MAX_COUNT))

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from zcresponse.sendfile.calls import AVAILABLE, NOT_SUPPORTED
+from zcresponse.sendfile.calls import AVAILABLE, is_refusal
 from zcresponse.sendfile.sources import (
     BLOCK,
     PLAIN,
@@ -24,12 +24,6 @@ from zcresponse.sendfile.sources import (
 )
 
 __all__ = ["copy_file"]
-
-#: The kernel cannot copy between these two files in this way, but in another it may (copy_file_range(2), ERRORS):
-#: across file systems, to one that has no such call, to swap files, or where a sandbox forbids it.
-_NOT_COPIED: Final = NOT_SUPPORTED | frozenset(
-    getattr(errno, name) for name in "EXDEV EBADF EPERM ETXTBSY EISDIR".split() if hasattr(errno, name)
-)
 
 #: What one call copies between files, so that Ctrl-C and whoever watches need not wait for a big one.
 _STEP: Final = 64 * 1024 * 1024
@@ -115,7 +109,9 @@ def _copy_steps(source: Any, target: Any, offset: int, start: int, count: int | 
                 try:
                     moved = copy(source.fileno(), target.fileno(), most(_STEP), offset + copied, start + copied)
                 except OSError as error:
-                    if error.errno in _NOT_COPIED:
+                    # Across file systems, to one that has no such call, to swap files, where a sandbox forbids it
+                    # (copy_file_range(2), ERRORS); a full disk is met again.
+                    if is_refusal(error):
                         break
                     raise
                 if not moved:

@@ -11,7 +11,7 @@ import stat
 from functools import partial
 from typing import Any, Final
 
-from zcresponse.sendfile.calls import AVAILABLE, MAX_COUNT, NOT_SUPPORTED
+from zcresponse.sendfile.calls import AVAILABLE, MAX_COUNT, is_refusal
 from zcresponse.sendfile.sources import (
     BLOCK,
     Source,
@@ -101,7 +101,7 @@ def _send_by_kernel(sock: socket.socket, file: Any, offset: int, count: int | No
                 _wait(sock.fileno(), select.POLLOUT, sock.gettimeout())
                 continue
             except OSError as error:
-                if error.errno in NOT_SUPPORTED:
+                if is_refusal(error):
                     break
                 raise
             if not moved:
@@ -185,7 +185,7 @@ def _splice(sock: socket.socket, file: Any, count: int | None) -> int:
                 _wait(source, select.POLLIN, timeout)
                 continue
             except OSError as error:
-                if error.errno in NOT_SUPPORTED:
+                if is_refusal(error):
                     break
                 raise
             if not moved:
@@ -211,7 +211,7 @@ def _splice_pipe(sock: socket.socket, pipe: int, count: int | None) -> int:
             _wait(sock.fileno(), select.POLLOUT, sock.gettimeout())
             continue
         except OSError as error:
-            if error.errno in NOT_SUPPORTED:
+            if is_refusal(error):
                 break
             raise
         if not moved:

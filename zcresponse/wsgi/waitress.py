@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from zcresponse.files.positioned import PositionedFile
-from zcresponse.sendfile import AVAILABLE, send_region
+from zcresponse.sendfile import AVAILABLE, is_refusal, send_region
 from zcresponse.wsgi.types import Environ
 
 __all__ = ["sending_wrapper"]
@@ -87,8 +87,12 @@ class _Sender:
             return int(channel.send(data, **options))
         try:
             sent = send_region(channel.socket.fileno(), self._file.fileno(), self._file.tell(), data.count)
-        except OSError:
+        except OSError as error:
             # The client has left, or this file can only be read. waitress finds out, and knows what to do.
+            if is_refusal(error):
+                # From here on the body's own `get` reads.
+                body: Any = self._body()
+                del body.get
             sent = 0
         else:
             if sent is None:

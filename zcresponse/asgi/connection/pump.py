@@ -25,7 +25,7 @@ from zcresponse.events import logger
 from zcresponse.files import FileRegion, reading
 from zcresponse.files.linux import Storage
 from zcresponse.plan import Segment
-from zcresponse.sendfile import CLIENT_GONE, NOT_SUPPORTED, send_region
+from zcresponse.sendfile import CLIENT_GONE, is_refusal, send_region
 
 __all__ = ["ClientLeft", "Pump", "ReaderStalled", "reset"]
 
@@ -134,7 +134,7 @@ class Pump:
                 try:
                     taken = send_region(fd, segment.file.fileno(), start, wanted)
                 except OSError as error:
-                    if error.errno not in NOT_SUPPORTED:
+                    if not is_refusal(error):
                         raise
                     self.reason = f"the kernel cannot send this file: {error.strerror}"
                     return _Next.BYTES
