@@ -31,12 +31,9 @@ def test_a_report_replaces_the_one_before(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["run.json"]
 
 
-def test_a_report_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -> None:
+def test_what_cannot_be_told_leaves_the_one_before(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     write(path, {"a": 1})
     with pytest.raises(TypeError):
         write(path, {"b": object()})
     assert json.loads(path.read_text()) == {"a": 1}
-    with pytest.raises(FileNotFoundError):
-        write(tmp_path / "nowhere" / "run.json", {})
-    assert os.listdir(tmp_path) == ["run.json"]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from matplotlib.figure import Figure
+
+from zcresponse.bench.output import write_whole
 
 __all__ = ["FORMATS", "draw_boxes", "draw_lines"]
 
@@ -89,5 +92,8 @@ def _figure(title: str, subtitle: str, panels: int, height_in: float) -> Figure:
 
 def _save(figure: Figure, path: Path) -> None:
     # Without the time of its making, so that the same figures make the same file.
-    metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower())
-    figure.savefig(path, dpi=_DOTS_PER_IN, metadata=metadata)
+    suffix = path.suffix.lower()
+    metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(suffix)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=suffix[1:], dpi=_DOTS_PER_IN, metadata=metadata)
+    write_whole(path, drawn.getvalue())

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from zcresponse import __version__
+from zcresponse.bench.output import write_whole
 
-__all__ = ["describe", "processor", "write"]
+__all__ = ["describe", "encoded", "processor", "write"]
 
 #: What is measured, and what it is measured on, by the names of their distributions.
 _DISTRIBUTIONS: Final = (
-    "aiohttp", "django", "fastapi", "flask", "granian", "gunicorn", "h11", "httptools", "hypercorn", "starlette",
-    "uvicorn", "uvloop", "waitress", "werkzeug",
+    "aiohttp", "cheroot", "daphne", "django", "fastapi", "flask", "granian", "gunicorn", "h11", "httptools",
+    "hypercorn", "starlette", "uvicorn", "uvloop", "waitress", "werkzeug",
 )  # fmt: skip
 
 
@@ -58,15 +59,15 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def encoded(report: dict[str, Any]) -> bytes:
+    """A report as JSON."""
+    return (json.dumps(report, indent=1) + "\n").encode()
+
+
 def write(path: Path, report: dict[str, Any]) -> None:
-    """Write a report as JSON; a reader never sees half of one.
+    """Write a report as JSON, see `output.write_whole`.
 
     Raises:
         OSError: It cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, encoded(report))
