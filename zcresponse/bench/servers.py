@@ -17,14 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-__all__ = ["FILES", "Block", "Running", "Server", "ServerFailed", "aiohttp", "granian", "gunicorn", "hypercorn", "raw",
-           "run", "uvicorn", "waitress"]  # fmt: skip
+__all__ = ["FILES", "Block", "Running", "Server", "ServerFailed", "aiohttp", "cheroot", "daphne", "granian", "gunicorn",
+           "hypercorn", "raw", "run", "uvicorn", "waitress"]  # fmt: skip
 
 #: The variable that names the directory whose files the applications answer with.
 FILES: Final = "ZCRESPONSE_BENCH_FILES"
 
 #: Seconds for a start, and again for a stop.
 _TIMEOUT_S: Final = 30.0
+
+#: How variables begin that are meant for other servers than these. WEB_CONCURRENCY is the number of workers.
+_SETTINGS: Final = ("UVICORN_", "GUNICORN_", "GRANIAN_", "WEB_CONCURRENCY")
 
 _PACKAGE_PARENT: Final = Path(__file__).resolve().parents[2]
 
@@ -86,6 +89,8 @@ def run(argv: Sequence[str], *, port: int | None = None, env: Mapping[str, str] 
                 stdout=log,
                 stderr=log,
                 env=_environment(env or {}),
+                # Where there is no gunicorn.conf.py, and no module that hides another.
+                cwd=directory,
                 start_new_session=True,
             )
         try:
@@ -95,10 +100,11 @@ def run(argv: Sequence[str], *, port: int | None = None, env: Mapping[str, str] 
 
 
 def _environment(extra: Mapping[str, str]) -> dict[str, str]:
-    # Settings of uvicorn and gunicorn that are meant for other servers than these.
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("UVICORN_", "GUNICORN_"))}
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_PACKAGE_PARENT), env.get("PYTHONPATH")]))
-    env["PYTHONUNBUFFERED"] = env["NO_COLOR"] = "1"
+    env = {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS)}
+    # They are started elsewhere, see `run`.
+    given = [os.path.abspath(entry) for entry in env.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    env["PYTHONPATH"] = os.pathsep.join([str(_PACKAGE_PARENT), *given])
+    env["PYTHONSAFEPATH"] = env["PYTHONUNBUFFERED"] = env["NO_COLOR"] = "1"
     return {**env, **extra}
 
 
@@ -142,12 +148,12 @@ def _python(module: str, *args: str) -> list[str]:
 
 
 def _files(directory: Path) -> dict[str, str]:
-    return {FILES: str(directory)}
+    return {FILES: str(directory.absolute())}
 
 
 def raw(way: str, directory: Path) -> Block:
     """One of the ways of `zcresponse.bench.raw`."""
-    return run(_python("zcresponse.bench.raw", way, str(directory)))
+    return run(_python("zcresponse.bench.raw", way, str(directory.absolute())))
 
 
 def uvicorn(app: str, directory: Path, *, http: str = "auto", loop: str = "auto") -> Block:
@@ -175,9 +181,14 @@ def granian(app: str, directory: Path, *, interface: str = "asgi") -> Iterator[S
             yield server
 
 
-def gunicorn(app: str, directory: Path) -> Block:
-    """gunicorn with one worker of 8 threads."""
-    args = ["--bind", "127.0.0.1:0", "--threads", "8"]
+def daphne(app: str, directory: Path) -> Block:
+    """daphne."""
+    return run(_python("daphne", "--bind", "127.0.0.1", "--port", "0", app), env=_files(directory))
+
+
+def gunicorn(app: str, directory: Path, *, threads: int = 8) -> Block:
+    """gunicorn with one worker; of 1 thread it is its `sync` worker."""
+    args = ["--bind", "127.0.0.1:0", "--threads", str(threads)]
     # Newer releases put a control socket into the home directory, which others of theirs may be using.
     if importlib.util.find_spec("gunicorn.ctl") is not None:
         args.append("--no-control-socket")
@@ -187,6 +198,11 @@ def gunicorn(app: str, directory: Path) -> Block:
 def waitress(app: str, directory: Path) -> Block:
     """waitress."""
     return run(_python("waitress", "--listen=127.0.0.1:0", app), env=_files(directory))
+
+
+def cheroot(app: str, directory: Path) -> Block:
+    """cheroot, whose own command does not tell its port."""
+    return run(_python("zcresponse.bench.apps.cheroot", app), env=_files(directory))
 
 
 def aiohttp(directory: Path) -> Block:
