@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +90,10 @@ def test_a_framework_is_measured_as_it_is_and_with_zcresponse(tmp_path: Path) ->
         "Starlette, uvicorn, zcresponse": "Starlette, uvicorn",
         "Flask, gunicorn": None,
         "Flask, gunicorn, zcresponse": "Flask, gunicorn",
+        "Flask, gunicorn sync": None,
+        "Flask, gunicorn sync, zcresponse": "Flask, gunicorn sync",
     }
-    assert len(re.findall(r"(?m)^  with zcresponse( +[\d.]+){6} *$", done.stdout)) == 2, done.stdout
+    assert len(re.findall(r"(?m)^  with zcresponse( +[\d.]+){6} *$", done.stdout)) == 3, done.stdout
     assert os.listdir() == ["run.json"]
     assert nothing_is_left(tmp_path)
 
@@ -158,7 +161,118 @@ def test_a_terminal_sees_a_bar_and_a_pipe_sees_no_colours() -> None:
     assert "\u2501" not in out
 
 
+@posix
+@pytest.mark.parametrize("path", ["-", "/dev/stdout"])
+def test_figures_for_programs_can_go_to_standard_output(path: str) -> None:
+    done = bench(*FEW, *ONE_WAY, "--json", path, "--no-plot")
+    assert done.returncode == 0
+    assert list(json.loads(done.stdout)["figures"]) == ["zcresponse.sendfile"]
+    assert re.search(r"(?m)^zcresponse\.sendfile +\d", done.stderr)
+    assert os.path.islink("/dev/stdout")
+
+
+@linux
+def test_names_and_figures_are_whole_in_a_narrow_terminal() -> None:
+    import pty
+
+    ours, theirs = pty.openpty()
+    argv = [*COMMAND, "bench", *FEW, "--match", "flask, waitress", "--no-plot"]
+    env = environment(TERM="dumb", COLUMNS="40")
+    with subprocess.Popen(argv, stdout=theirs, stderr=subprocess.DEVNULL, env=env) as process:
+        os.close(theirs)
+        seen = b""
+        try:
+            while data := os.read(ours, 65536):
+                seen += data
+        except OSError:
+            pass
+        finally:
+            os.close(ours)
+    assert process.returncode == 0
+    assert b"Flask, waitress" in seen
+    assert "\u2026".encode() not in seen
+
+
+def test_who_reads_the_file_into_memory_is_left_out_when_it_is_big(monkeypatch: pytest.MonkeyPatch) -> None:
+    greedy = replace(RAW[0], name="greedy", most=1000)
+    monkeypatch.setattr("zcresponse.commands.bench.RAW", (greedy, RAW[-1]))
+    done = in_this_process(*FEW, "--only", "raw", "--no-plot")
+    assert done.exit_code == 0
+    assert "Left out: greedy: reads the file into memory, so only up to 1000 B" in done.output
+    assert [peer.name for peer in SERVERS if peer.most] == ["Django, uvicorn"]
+
+
+def test_settings_and_modules_of_the_users_own_servers_are_not_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("gunicorn.conf.py").write_text("raise SystemExit('a configuration for another')")
+    Path("flask.py").write_text("raise SystemExit('another flask')")
+    for name, value in (("WEB_CONCURRENCY", "3"), ("GRANIAN_WORKERS", "3"), ("GUNICORN_CMD_ARGS", "--workers 3")):
+        monkeypatch.setenv(name, value)
+    args = (*FEW, "--match", "flask, gunicorn", "--match", "starlette, granian", "--match", "8 KiB")
+    done = in_this_process(*args, "--no-plot", "--json", "run.json")
+    assert done.exit_code == 0, done.output
+    assert report()["left_out"] == {}
+
+
 # --- trouble ----------------------------------------------------------------------------------------------------------
+
+
+SHRINKS = """
+import os, socket, sys
+with socket.create_server(("127.0.0.1", 0)) as listener:
+    print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
+    for number in range(100):
+        with listener.accept()[0] as connection:
+            if number == 3:
+                os.truncate(sys.argv[1], 1)
+            if connection.recv(4096):
+                body = open(sys.argv[1], "rb").read()
+                connection.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n%b" % (len(body), body))
+"""
+
+
+def test_a_file_that_changes_meanwhile_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(1000))
+    shrinks = Peer("shrinks", lambda directory: run_server([sys.executable, "-c", SHRINKS, str(path)]))
+    monkeypatch.setattr("zcresponse.commands.bench.RAW", (shrinks,))
+    done = in_this_process(str(path), "--only", "raw", "--runs", "3", "--no-plot")
+    assert done.exit_code == 1
+    assert done.output == "Error: the file has changed while it was measured: 1 bytes, not 1000\n"
+    assert nothing_is_left(tmp_path)
+
+
+def test_an_answer_of_another_length_is_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = Peer("other", lambda directory: run_server([sys.executable, "-c", f"LENGTH = 2{IMPATIENT}"]))
+    monkeypatch.setattr("zcresponse.commands.bench.RAW", (other, RAW[-1]))
+    done = in_this_process(*FEW, "--only", "raw", "--no-plot")
+    assert done.exit_code == 1
+    assert "Left out: other: answered with 2 bytes instead of 262144" in done.output
+
+
+@linux
+def test_a_full_standard_output_is_told_in_one_line() -> None:
+    with open("/dev/full", "wb") as full:
+        argv = [*COMMAND, "bench", *FEW, *ONE_WAY, "--no-plot"]
+        done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, env=environment(), check=False)
+    assert (done.returncode, done.stderr) == (1, "Error: standard output: No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("a.svg", "--plot", "a.svg"), "FILE and --plot are the same file: a.svg"),
+        (("a.svg", "--plot", "b.svg", "--json", "./a.svg"), "FILE and --json are the same file: a.svg"),
+        (("a.svg", "--plot", "hard.svg"), "FILE and --plot are the same file: hard.svg"),
+        (("--json", "new.svg", "--plot", "./new.svg"), "--json and --plot are the same file: new.svg"),
+    ],
+)
+def test_files_that_would_be_written_over_are_usage_errors(args: tuple[str, ...], said: str) -> None:
+    Path("a.svg").write_bytes(b"mine")
+    os.link("a.svg", "hard.svg")
+    done = in_this_process(*args)
+    assert done.exit_code == 2
+    assert said in done.output
+    assert Path("a.svg").read_bytes() == b"mine"
 
 
 @posix
@@ -209,13 +323,13 @@ with socket.create_server(("127.0.0.1", 0)) as listener:
     for _ in range(4):
         with listener.accept()[0] as connection:
             if connection.recv(4096):
-                connection.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok")
-print("out of patience", flush=True)
+                connection.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n" % LENGTH + bytes(LENGTH))
+    print("out of patience", flush=True)
 """
 
 
 def test_a_server_that_fails_on_the_way_is_left_out_and_the_others_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    impatient = Peer("impatient", lambda directory: run_server([sys.executable, "-c", IMPATIENT]))
+    impatient = Peer("impatient", lambda directory: run_server([sys.executable, "-c", f"LENGTH = 262144{IMPATIENT}"]))
     monkeypatch.setattr("zcresponse.commands.bench.RAW", (impatient, RAW[-1]))
     done = in_this_process(*FEW, "--only", "raw", "--json", "run.json")
     assert done.exit_code == 1
@@ -247,8 +361,10 @@ def test_what_is_not_installed_is_left_out_and_no_failure(monkeypatch: pytest.Mo
         (["."], ".: no regular file"),
         (["empty.bin"], "empty.bin: empty, so there is nothing to measure"),
         (["--json", "nowhere/run.json"], "nowhere/run.json: no such directory"),
+        (["--json", "empty.bin/run.json"], "empty.bin/run.json: no such directory"),
         (["--json", "."], ".: a directory, not a file"),
         (["--plot", "nowhere/run.png"], "nowhere/run.png: no such directory"),
+        (["--size", "900TB"], "--size: 819 TiB do not fit"),
         (["--match", "no such way"], "--match: no way of sending has 'no such way' in its name"),
     ],
 )
@@ -256,7 +372,7 @@ def test_what_cannot_be_done_is_told_in_one_line_before_anything_is_measured(arg
     Path("empty.bin").touch()
     done = in_this_process(*args)
     assert done.exit_code == 1
-    assert done.output == f"Error: {said}\n"
+    assert re.fullmatch(rf"Error: {re.escape(said)}(, .+ are free)?\n", done.output)
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from zcresponse.bench.files import make_file, parse_size, read_through
+from zcresponse.bench.files import check_space, lend, make_file, parse_size, read_through
 
 
 @pytest.mark.parametrize(
@@ -50,3 +53,35 @@ def test_reading_a_file_through_leaves_it_as_it_is(tmp_path: Path) -> None:
     before = path.read_bytes()
     read_through(path)
     assert path.read_bytes() == before
+
+
+def test_how_far_it_is_is_told(tmp_path: Path) -> None:
+    told: list[int] = []
+    path = make_file(tmp_path / "a.bin", 9_000_000, told.append)
+    assert told == [4 * 1024**2, 8 * 1024**2, 9_000_000]
+    read_through(path, told.append)
+    assert told[:3] == told[3:]
+
+
+def test_what_does_not_fit_is_an_error_and_nothing_is_written(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    check_space(tmp_path, 1)
+    with pytest.raises(OSError, match="do not fit") as caught:
+        make_file(tmp_path / "a.bin", free)
+    assert caught.value.errno == errno.ENOSPC
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("refused", [(), ("symlink_to",), ("symlink_to", "hardlink_to")])
+def test_a_file_is_lent_as_far_as_the_file_system_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: tuple[str, ...]
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    for name in refused:
+        monkeypatch.setattr(Path, name, refuse)
+    (tmp_path / "given").write_bytes(b"content")
+    lend(tmp_path / "given", tmp_path / "lent")
+    assert (tmp_path / "lent").read_bytes() == b"content"
+    assert (tmp_path / "lent").is_symlink() is (refused == ())

@@ -20,10 +20,28 @@ CPU, SWITCHES, SYSCALLS = "CPU s per GiB", "context switches per GiB", "system c
 Download = Callable[[int, str, str], tuple[int, float]]
 
 
-def download(server: Server, path: str, byte_range: str = "", *, by: Download = clients.download) -> Figures:
-    """Measure one download: seconds, rate, and where the system tells, what it cost the server's processes."""
+def download(
+    server: Server,
+    path: str,
+    byte_range: str = "",
+    *,
+    by: Download = clients.download,
+    expected: int | None = None,
+) -> Figures:
+    """Measure one download: seconds, rate, and where the system tells, what it cost the server's processes.
+
+    Args:
+        server, path, byte_range: Of whom what is asked.
+        by: Who asks.
+        expected: How many bytes have to come.
+
+    Raises:
+        OSError: Nothing came, or something else.
+    """
     before = Usage.of(server.pid)
     size, seconds = by(server.port, path, byte_range)
+    if expected is not None and size != expected:
+        raise ConnectionError(f"answered with {size} bytes instead of {expected}")
     cpu_s, switches = Usage.of(server.pid).since(before)
     figures = {SECONDS: seconds, RATE: size / 1e6 / seconds}
     if usage.AVAILABLE:

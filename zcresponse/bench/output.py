@@ -85,7 +85,7 @@ def is_same(first: Path, second: Path) -> bool:
 def _mode(path: Path) -> int | None:
     try:
         return path.stat().st_mode
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from zcresponse.errors import FileTruncatedError
 from zcresponse.sendfile import sendfile
 
 __all__ = ["WAYS", "main", "send"]
@@ -62,6 +63,7 @@ def send(way: str, connection: socket.socket, directory: Path, request: bytes) -
 
     Raises:
         ValueError: The request is none that this module's clients make.
+        FileTruncatedError: The file has become shorter; the connection has to be closed.
         OSError: What the file or the connection said.
     """
     found = _REQUEST.match(request)
@@ -76,6 +78,8 @@ def send(way: str, connection: socket.socket, directory: Path, request: bytes) -
         connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: {count}\r\n\r\n".encode())
         if count:
             WAYS[way](connection, file, start, count)
+        if (short := start + count - os.fstat(file.fileno()).st_size) > 0:
+            raise FileTruncatedError(f"{file.name} ended {short} bytes before the promised end")
 
 
 def main() -> None:
@@ -90,7 +94,7 @@ def main() -> None:
                 try:
                     while request := connection.recv(4096):
                         send(way, connection, directory, request)
-                except (BrokenPipeError, ConnectionResetError):
+                except (BrokenPipeError, ConnectionResetError, FileTruncatedError):
                     continue
 
 

@@ -13,7 +13,7 @@ import click
 from zcresponse import __version__
 from zcresponse.errors import SettingError
 
-__all__ = ["group", "printable"]
+__all__ = ["group", "printable", "version_option"]
 
 #: Name, module and the line that `zcresponse --help` shows.
 COMMANDS: Final = {
@@ -43,8 +43,12 @@ class _Group(click.Group):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
 
+#: `--version`, of the group and of each command: all are of one release.
+version_option: Final = click.version_option(__version__, prog_name="zcresponse", message="%(prog)s %(version)s")
+
+
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="zcresponse", message="%(prog)s %(version)s")
+@version_option
 def group() -> None:
     """Files over HTTP, moved from disk to the network by the kernel.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -14,16 +15,17 @@ from typing import Any, Final
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.measure import Measurement
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from zcresponse.bench import measure, report, usage
+from zcresponse.bench import measure, output, report, usage
 from zcresponse.bench.figures import Figures, Outcome, run_rounds
-from zcresponse.bench.files import make_file, parse_size, read_through
+from zcresponse.bench.files import lend, make_file, parse_size, read_through
 from zcresponse.bench.measure import CPU, SECONDS, SWITCHES, SYSCALLS
 from zcresponse.bench.peers import RAW, SERVERS, Peer
 from zcresponse.bench.servers import Server, ServerFailed
-from zcresponse.commands import printable
+from zcresponse.commands import printable, version_option
 from zcresponse.plan.listing import format_size
 
 __all__ = ["command"]
@@ -39,6 +41,9 @@ _NAME: Final = "file.bin"
 
 #: Downloads before the first that counts: imports, caches and pools of threads are then what they will be.
 _WARM_UP: Final = 2
+
+#: Characters that a table may take where no terminal says how many there are.
+_WIDTH: Final = 160
 
 #: Formats of `zcresponse.bench.plots`, which takes its time to load.
 _FORMATS: Final = (".png", ".svg", ".pdf")
@@ -65,7 +70,11 @@ def _plot(ctx: click.Context, param: click.Parameter, value: Path) -> Path:
 @click.option("--match", multiple=True, metavar="WORD", help="Only ways with this word in their name. May be repeated.")
 @click.option("--syscalls", is_flag=True, help="Count system calls too, by strace, in a download that is not timed.")
 @click.option(
-    "--json", "json_path", metavar="PATH", type=click.Path(path_type=Path), help="Write every figure of every run."
+    "--json",
+    "json_path",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    help="Write every figure of every run; '-' is standard output, and the tables then go to standard error.",
 )
 @click.option(
     "--plot",
@@ -76,6 +85,7 @@ def _plot(ctx: click.Context, param: click.Parameter, value: Path) -> Path:
     help="Where the box plots go: .png, .svg or .pdf.",
 )
 @click.option("--no-plot", is_flag=True, help="Draw nothing.")
+@version_option
 def command(
     file: Path | None,
     runs: int,
@@ -111,11 +121,11 @@ def command(
     Loopback has no network to wait for, so it shows what the processor does for a download, and not what a client far
     away sees. Close what else is busy. Servers listen on 127.0.0.1 only; what is made is removed, also on Ctrl-C.
 
+    What reads the whole file into memory, as Django's own response does on uvicorn, is left out above 256 MiB.
+
     It exits with 1 when something that is installed could not be started or failed on the way.
     """
-    for path in (json_path, None if no_plot else plot):
-        if path is not None:
-            _check_can_write(path)
+    _check_outputs(file, json_path, None if no_plot else plot)
     if syscalls and not usage.HAS_STRACE:
         raise click.ClickException("--syscalls: strace is not installed")
     # As Ctrl-C, so that no server and no file outlives this process.
@@ -128,8 +138,8 @@ def command(
             import zcresponse.bench.plots
         with tempfile.TemporaryDirectory(prefix="zcresponse-bench-") as name:
             directory = Path(name)
-            sent = _sent_file(directory, file, size)
-            run = _Run(directory, sent.stat().st_size, runs)
+            sent = _sent_file(console, directory, file, size)
+            run = _Run(sent, sent.stat().st_size, runs)
             run.choose(only, match)
             run.measure(console, syscalls=syscalls)
     except KeyboardInterrupt:
@@ -138,17 +148,22 @@ def command(
     if not run.outcome.figures:
         _tell_left_out(run)
         raise click.ClickException("nothing could be measured")
-    _print_tables(run)
-    _tell_left_out(run)
     what = report.describe()
-    if json_path is not None:
-        _written(json_path, lambda: report.write(json_path, {**what, **run.as_json(made=file is None)}))
+    figures = report.encoded({**what, **run.as_json(made=file is None)})
+    to_output = json_path is not None and (str(json_path) == "-" or output.standard_stream(json_path) is sys.stdout)
+    with _standard_output():
+        _print_tables(run, err=to_output)
+        if to_output:
+            click.echo(figures, nl=False)
+    _tell_left_out(run)
+    if json_path is not None and not to_output:
+        _write(json_path, lambda: output.write_whole(json_path, figures), err=to_output)
     if not no_plot:
         panels = {name: run.values(name) for name in (SECONDS, CPU) if name in run.outcome.names()}
         title = f"{_downloads(runs)} of {format_size(run.size)} over loopback"
         machine = what["machine"]
         subtitle = f"{machine['processor']}, {machine['system']}, {machine['python']}"
-        _written(plot, lambda: zcresponse.bench.plots.draw_boxes(plot, title, panels, subtitle))
+        _write(plot, lambda: zcresponse.bench.plots.draw_boxes(plot, title, panels, subtitle), err=to_output)
     sys.exit(1 if run.failed else 0)
 
 
@@ -156,7 +171,7 @@ def command(
 class _Run:
     """What is measured, and what came of it."""
 
-    directory: Path
+    file: Path
     size: int
     runs: int
     peers: dict[str, Peer] = field(default_factory=dict)
@@ -178,6 +193,8 @@ class _Run:
         for peer in asked:
             if missing := peer.missing():
                 self.left_out[peer.name] = f"{missing} is not installed"
+            elif peer.most is not None and self.size > peer.most:
+                self.left_out[peer.name] = f"reads the file into memory, so only up to {format_size(peer.most)}"
             else:
                 self.peers[peer.name] = peer
 
@@ -200,8 +217,9 @@ class _Run:
                 if name in self.left_out:
                     return {}
                 try:
-                    return measure.download(running[name], _NAME)
+                    return measure.download(running[name], _NAME, expected=self.size)
                 except OSError as error:
+                    self._check_file()
                     said = running[name].log().strip().rpartition("\n")[2]
                     self._leave_out(name, f"{error}" + (f"; its log ends with: {said}" if said else ""))
                     return {}
@@ -216,15 +234,21 @@ class _Run:
                 except (RuntimeError, OSError) as error:
                     self._leave_out(f"{name}, system calls", str(error))
 
+    def _check_file(self) -> None:
+        """Tell a file that has changed: nothing that was measured compares any more."""
+        size = self.file.stat().st_size if self.file.exists() else 0
+        if size != self.size:
+            raise click.ClickException(f"the file has changed while it was measured: {size} bytes, not {self.size}")
+
     def _leave_out(self, name: str, reason: str) -> None:
         self.left_out[name] = reason
         self.failed = True
 
     def _start(self, peer: Peer, stack: contextlib.ExitStack) -> Server:
         with contextlib.ExitStack() as on_failure:
-            server = on_failure.enter_context(peer.start(self.directory))
+            server = on_failure.enter_context(peer.start(self.file.parent))
             for _ in range(_WARM_UP):
-                measure.download(server, _NAME)
+                measure.download(server, _NAME, expected=self.size)
             stack.push(on_failure.pop_all())
         return server
 
@@ -243,38 +267,80 @@ class _Run:
         }
 
 
-def _sent_file(directory: Path, given: Path | None, size: int) -> Path:
-    """Make the file, or a link to the one that was given: servers see nothing else of its folder."""
+def _sent_file(console: Console, directory: Path, given: Path | None, size: int) -> Path:
+    """Make the file, or lend the one that was given: servers see nothing else of its folder."""
     path = directory / _NAME
     try:
         if given is None:
-            return make_file(path, size)
+            with _filling(console, "making the file", size) as show:
+                return make_file(path, size, show)
         if not given.is_file():
             raise click.ClickException(f"{printable(str(given))}: no {'regular ' if given.exists() else 'such '}file")
         if not given.stat().st_size:
             raise click.ClickException(f"{printable(str(given))}: empty, so there is nothing to measure")
-        read_through(given)
-        path.symlink_to(given.absolute())
+        with _filling(console, "reading the file", given.stat().st_size) as show:
+            read_through(given, show)
+        lend(given, path)
     except OSError as error:
-        raise click.ClickException(f"{printable(str(given or path))}: {error.strerror}")
+        named = "--size" if given is None else printable(str(given))
+        raise click.ClickException(f"{named}: {error.strerror}")
     return path
 
 
-def _check_can_write(path: Path) -> None:
-    if path.is_dir():
-        raise click.ClickException(f"{printable(str(path))}: a directory, not a file")
-    if not path.parent.is_dir():
-        raise click.ClickException(f"{printable(str(path))}: no such directory")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise click.ClickException(f"{printable(str(path))}: Permission denied")
+@contextlib.contextmanager
+def _filling(console: Console, text: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar for what takes its time with a big file, and give the function that is told how far it is."""
+    columns = (BarColumn(), DownloadColumn(binary_units=True), TimeRemainingColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(text, total=total)
+        yield lambda done: progress.update(task, completed=done)
 
 
-def _written(path: Path, write: Callable[[], object]) -> None:
+def _check_outputs(file: Path | None, json_path: Path | None, plot: Path | None) -> None:
+    """Tell what cannot be written, or would be written over something else.
+
+    Raises:
+        click.UsageError: Two of them are the same file.
+        click.ClickException: It cannot be written.
+    """
+    named = {"FILE": file, "--json": None if str(json_path) == "-" else json_path, "--plot": plot}
+    paths = {name: path for name, path in named.items() if path is not None}
+    checked: dict[str, Path] = {}
+    for name, path in paths.items():
+        try:
+            if name != "FILE":
+                output.check_writable(path)
+            for other in checked:
+                if output.is_same(checked[other], path):
+                    raise click.UsageError(f"{other} and {name} are the same file: {printable(str(path))}")
+        except OSError as error:
+            raise click.ClickException(f"{printable(str(path))}: {error.strerror}")
+        checked[name] = path
+
+
+def _write(path: Path, write: Callable[[], object], *, err: bool) -> None:
     try:
         write()
     except OSError as error:
         raise click.ClickException(f"{printable(str(path))}: {error.strerror}")
-    click.echo(f"Written: {printable(str(path))}")
+    with _standard_output():
+        click.echo(f"Written: {printable(str(path))}", err=err)
+
+
+@contextlib.contextmanager
+def _standard_output() -> Iterator[None]:
+    """Tell in one line that standard output takes no more."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            # click knows that nobody listens any more.
+            raise
+        # What is still kept would be tried, and fail, once more at the end.
+        with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        raise click.ClickException(f"standard output: {error.strerror}")
 
 
 @contextlib.contextmanager
@@ -326,25 +392,29 @@ def _progress(console: Console, total: int, check: Callable[[], None]) -> Iterat
         yield advance
 
 
-def _print_tables(run: _Run) -> None:
-    console = Console(highlight=False)
+def _print_tables(run: _Run, *, err: bool) -> None:
+    console = Console(highlight=False, stderr=err)
     if not console.is_terminal:
         # A pipe has no width, and whoever reads it wants whole lines.
-        console = Console(highlight=False, width=160)
+        console = Console(highlight=False, stderr=err, width=_WIDTH)
     turns = "each over loopback, in turn" if run.runs > 1 else "over loopback"
-    click.echo(f"{_downloads(run.runs)} of {format_size(run.size)} {turns}")
+    click.echo(f"{_downloads(run.runs)} of {format_size(run.size)} {turns}", err=err)
     for title, group in (("Bare sockets", RAW), ("Frameworks and servers", SERVERS)):
         if names := [peer.name for peer in group if peer.name in run.outcome.figures]:
+            table = _table(title, names, run)
+            # Rather lines that a narrow terminal breaks than figures that it cuts.
+            needed = Measurement.get(console, console.options.update_width(_WIDTH), table).minimum
+            console.width = max(console.width, needed)
             console.print()
-            console.print(_table(title, names, run))
+            console.print(table)
     console.print()
 
 
 def _table(title: str, names: list[str], run: _Run) -> Table:
     table = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
-    table.add_column("")
+    table.add_column("", overflow="fold", min_width=20)
     for heading in ("mean\nms", "deviation\nms", "\nMB/s"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     measured = run.outcome.names()
     costs = [
         (figure, heading, form)
@@ -356,8 +426,8 @@ def _table(title: str, names: list[str], run: _Run) -> Table:
         if figure in measured
     ]
     for _, heading, _ in costs:
-        table.add_column(heading, justify="right")
-    table.add_column("times\nas fast", justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("times\nas fast", justify="right", no_wrap=True)
     for name in names:
         peer = run.peers[name]
         seconds = run.outcome.summary(name, SECONDS)

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from zcresponse.commands import printable
+from zcresponse.commands import printable, version_option
 from zcresponse.commands.compressing import Outcome, Result, Selection, Tree, make_sidecar
 from zcresponse.files.sidecars import SUFFIXES
 from zcresponse.plan.listing import format_size
@@ -52,6 +52,7 @@ def _codings(ctx: click.Context, param: click.Parameter, value: str) -> tuple[st
 @click.option("--check", is_flag=True, help="Write nothing; exit with 1 when something is missing or stale.")
 @click.option("--jobs", type=click.IntRange(1), metavar="N", help="How many at a time.  [default: one per processor]")
 @click.option("--quiet", is_flag=True, help="No progress bar and no summary; errors are still told.")
+@version_option
 def command(
     directories: tuple[str, ...],
     codings: tuple[str, ...],

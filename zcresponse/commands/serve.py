@@ -22,7 +22,7 @@ from uvicorn.supervisors import Multiprocess
 
 from zcresponse.asgi.connection.pump import reset
 from zcresponse.asgi.static import StaticApp
-from zcresponse.commands import printable
+from zcresponse.commands import printable, version_option
 from zcresponse.environment import Settings
 from zcresponse.files.linux import Storage, storage_of
 from zcresponse.sendfile import AVAILABLE
@@ -78,6 +78,7 @@ _LOGGING: Final[dict[str, Any]] = {
     help="How long browsers and caches may use a file without asking again; by default they decide.",
 )
 @click.option("--access-log/--no-access-log", default=False, help="Write a line for each request.")
+@version_option
 def command(
     directory: str,
     host: str,
