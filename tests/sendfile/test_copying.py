@@ -1,19 +1,24 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import gzip
 import io
 import os
 import random
+import signal
+import socket
 import subprocess
 import tempfile
+import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from zcresponse.sendfile import copy_file, copying
+from zcresponse.sendfile import copy_file, copying, sendfile
 
 MIB = 1024 * 1024
 CONTENT = random.Random("copy").randbytes(2 * MIB + 9)
@@ -149,7 +154,7 @@ def test_it_goes_across_file_systems(path: Path, elsewhere: Path) -> None:
 def test_what_the_kernel_refuses_is_copied_in_another_way(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, after: int
 ) -> None:
-    def copy(source: int, target: int, count: int, offset: int, position: int) -> int:
+    def copy(source: int, target: int, count: int, offset: int, position: int) -> Iterator[int]:
         if len(steps) == after:
             raise OSError(getattr(errno, name), name)
         # A short count is not the end.
@@ -258,3 +263,229 @@ def test_wrong_ways_round_are_errors(path: Path, tmp_path: Path) -> None:
         copy_file(source, target)
     assert (tmp_path / "to").read_bytes() == b""
     assert path.read_bytes() == CONTENT
+
+
+# --- sockets ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    near, far = socket.socketpair()
+    with near, far:
+        yield near, far
+
+
+@pytest.mark.parametrize("timeout", [None, 10.0])
+def test_sockets_are_waited_for_as_their_timeouts_say(
+    path: Path, tmp_path: Path, pair: tuple[socket.socket, socket.socket], timeout: float | None
+) -> None:
+    for sock in pair:
+        sock.settimeout(timeout)
+
+    def send() -> None:
+        with path.open("rb") as source:
+            copy_file(source, pair[0], 5)
+        pair[0].shutdown(socket.SHUT_WR)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    with (tmp_path / "to").open("wb") as target:
+        assert copy_file(pair[1], target) == len(CONTENT) - 5
+    sender.join()
+    assert (tmp_path / "to").read_bytes() == CONTENT[5:]
+
+
+@pytest.mark.parametrize(("timeout", "error"), [(0.05, TimeoutError), (0.0, BlockingIOError)])
+def test_a_socket_that_takes_nothing_is_an_error_and_the_position_tells_what_it_has(
+    path: Path, pair: tuple[socket.socket, socket.socket], timeout: float, error: type[Exception]
+) -> None:
+    near, far = pair
+    near.settimeout(timeout)
+    with path.open("rb") as source:
+        with pytest.raises(error):
+            copy_file(source, near)
+        near.shutdown(socket.SHUT_WR)
+        assert source.tell() == len(b"".join(iter(lambda: far.recv(MIB), b""))) > 0
+
+
+@pytest.mark.parametrize(("timeout", "error"), [(0.05, TimeoutError), (0.0, BlockingIOError)])
+def test_a_socket_that_has_nothing_is_an_error(
+    tmp_path: Path, pair: tuple[socket.socket, socket.socket], timeout: float, error: type[Exception]
+) -> None:
+    pair[0].settimeout(timeout)
+    pair[1].send(b"all there is")
+    with (tmp_path / "to").open("wb") as target:
+        with pytest.raises(error):
+            copy_file(pair[0], target)
+        assert target.tell() == 12
+
+
+def test_datagrams_are_refused(path: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, path.open("rb") as source, io.BytesIO() as target:
+        with pytest.raises(ValueError, match="SOCK_STREAM"):
+            copy_file(source, sock)
+        with pytest.raises(ValueError, match="SOCK_STREAM"):
+            copy_file(sock, target)
+
+
+# --- what is written to -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", [0, 50])
+def test_a_file_is_appended_to_itself_wherever_the_descriptor_stands(path: Path, start: int) -> None:
+    target = os.open(path, os.O_WRONLY | os.O_APPEND)
+    try:
+        os.lseek(target, start, os.SEEK_SET)
+        with path.open("rb") as source:
+            assert copy_file(source, target) == len(CONTENT)
+    finally:
+        os.close(target)
+    assert path.read_bytes() == CONTENT * 2
+
+
+def test_what_a_full_disk_took_none_of_is_not_counted(path: Path) -> None:
+    target = open("/dev/full", "wb")  # noqa: SIM115
+    with path.open("rb") as source:
+        with pytest.raises(OSError) as caught:
+            copy_file(source, target, 5, 100)
+        assert (caught.value.errno, source.tell()) == (errno.ENOSPC, 5)
+    target.close()
+
+
+class Takes(io.RawIOBase):
+    """Takes what it is told to, then says something else."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int | None:
+        return self.answers.pop(0)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("answer", "error"), [(None, BlockingIOError), (0, OSError)])
+def test_a_target_that_takes_no_more_is_an_error(path: Path, answer: int | None, error: type[Exception]) -> None:
+    with path.open("rb") as source:
+        with pytest.raises(error, match=r"dst .*nothing"):
+            copy_file(source, Takes(10, answer))
+        assert source.tell() == 10
+
+
+def test_what_a_buffer_took_before_it_blocked_is_counted(path: Path) -> None:
+    class Pipe(io.RawIOBase):
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: Any, /) -> None:
+            return None
+
+    target = io.BufferedWriter(Pipe(), 1000)
+    with path.open("rb") as source:
+        with pytest.raises(BlockingIOError):
+            copy_file(source, target)
+        assert source.tell() == 1000
+    with pytest.raises(BlockingIOError):
+        target.close()
+
+
+def test_a_target_that_does_not_tell_has_taken_all(path: Path) -> None:
+    class Silent:
+        def __init__(self) -> None:
+            self.data = b""
+
+        def write(self, data: memoryview, /) -> None:
+            self.data += data
+
+    target = Silent()
+    with path.open("rb") as source:
+        assert copy_file(source, target) == len(CONTENT)
+    assert target.data == CONTENT
+
+
+def test_a_file_in_an_archive_is_copied(path: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "archive", "w") as archive:
+        with path.open("rb") as source, archive.open("file", "w") as member:
+            assert copy_file(source, member) == len(CONTENT)
+    with zipfile.ZipFile(tmp_path / "archive") as archive, archive.open("file") as member:
+        with (tmp_path / "to").open("wb") as target:
+            assert copy_file(member, target, 3) == len(CONTENT) - 3
+    assert (tmp_path / "to").read_bytes() == CONTENT[3:]
+
+
+# --- holes ------------------------------------------------------------------------------------------------------------
+
+SPARSE = [(8 * MIB, CONTENT), (40 * MIB, b"end")]
+
+
+@pytest.fixture
+def sparse(tmp_path: Path) -> Path:
+    path = tmp_path / "sparse"
+    with path.open("wb") as file:
+        for position, data in SPARSE:
+            file.seek(position)
+            file.write(data)
+        file.truncate(50 * MIB)
+    assert path.stat().st_blocks * 512 < 8 * MIB
+    return path
+
+
+@pytest.mark.parametrize(("offset", "count"), [(0, None), (5, None), (9 * MIB, 35 * MIB), (45 * MIB, None), (0, MIB)])
+def test_holes_stay_holes(sparse: Path, tmp_path: Path, way: str, offset: int, count: int | None) -> None:
+    with sparse.open("rb") as source, (tmp_path / "to").open("wb") as target:
+        first = source.read(10)
+        copied = copy_file(source, target, offset, count)
+        assert (source.tell(), target.tell()) == (offset + copied, copied)
+        source.seek(0)
+        assert source.read(10) == first
+    with sparse.open("rb") as source:
+        source.seek(offset)
+        assert (tmp_path / "to").read_bytes() == source.read(-1 if count is None else count)
+    if way != "reading":
+        assert (tmp_path / "to").stat().st_blocks * 512 < 8 * MIB
+
+
+def test_a_hole_is_written_over_what_the_target_has(sparse: Path, tmp_path: Path, way: str) -> None:
+    (tmp_path / "to").write_bytes(b"x" * (50 * MIB + 1))
+    with sparse.open("rb") as source, (tmp_path / "to").open("r+b") as target:
+        assert copy_file(source, target) == 50 * MIB
+    assert (tmp_path / "to").read_bytes() == sparse.read_bytes() + b"x"
+
+
+# --- signals ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pause_s", [0.0002, 0.001, 0.005, 0.02])
+def test_after_ctrl_c_the_positions_tell_what_was_copied(tmp_path: Path, way: str, pause_s: float) -> None:
+    path = tmp_path / "from"
+    path.write_bytes(CONTENT * 40)
+    with path.open("rb") as source, (tmp_path / "to").open("wb") as target:
+        with contextlib.suppress(KeyboardInterrupt), interrupted_after(pause_s):
+            copy_file(source, target)
+        copied = target.tell()
+        assert source.tell() == copied == (tmp_path / "to").stat().st_size
+
+
+@pytest.mark.parametrize("pause_s", [0.0002, 0.001, 0.005, 0.02])
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_after_ctrl_c_the_position_tells_what_a_socket_has(
+    path: Path, pair: tuple[socket.socket, socket.socket], in_memory: bool, pause_s: float
+) -> None:
+    near, far = pair
+    with io.BytesIO(CONTENT) if in_memory else path.open("rb") as source:
+        with pytest.raises(KeyboardInterrupt), interrupted_after(pause_s):
+            sendfile(near, source)
+        near.shutdown(socket.SHUT_WR)
+        assert source.tell() == len(b"".join(iter(lambda: far.recv(MIB), b"")))
+
+
+@contextlib.contextmanager
+def interrupted_after(pause_s: float) -> Iterator[None]:
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, pause_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

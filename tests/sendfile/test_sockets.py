@@ -13,7 +13,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +129,27 @@ def test_all_of_it_is_moved_by_the_kernel(path: Path, received: Received) -> Non
     assert sum(call.returned or 0 for call in trace.calls) == len(CONTENT)
 
 
+@pytest.mark.parametrize("count", [None, len(CONTENT), 10])
+def test_nothing_is_read_behind_the_end(
+    path: Path, received: Received, monkeypatch: pytest.MonkeyPatch, count: int | None
+) -> None:
+    monkeypatch.delattr(sockets, "_send_read")
+    with path.open("rb") as file:
+        assert sendfile(received.sock, file, 0, count) == (count or len(CONTENT))
+
+
+def test_a_socket_that_is_none_of_the_standard_librarys_is_sent_to_by_its_own_send(
+    path: Path, received: Received
+) -> None:
+    class Wrapped:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(received.sock, name)
+
+    with path.open("rb") as file:
+        assert sendfile(Wrapped(), file) == len(CONTENT)  # type: ignore[arg-type]
+    assert received.all() == CONTENT
+
+
 def test_an_empty_file_sends_nothing(tmp_path: Path, received: Received) -> None:
     path = tmp_path / "empty"
     path.touch()
@@ -206,6 +229,15 @@ def test_a_file_in_memory_is_sent(received: Received, offset: int, count: int | 
     sent = sendfile(received.sock, file, offset, count)
     assert file.tell() == offset + sent
     assert received.all() == expected(offset, count)
+
+
+def test_a_file_in_an_archive_sends_its_content(tmp_path: Path, received: Received) -> None:
+    with zipfile.ZipFile(tmp_path / "archive", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("file", CONTENT)
+    with zipfile.ZipFile(tmp_path / "archive") as archive, archive.open("file") as member:
+        assert sendfile(received.sock, member, 5) == len(CONTENT) - 5
+        assert member.tell() == len(CONTENT)
+    assert received.all() == CONTENT[5:]
 
 
 def test_what_has_no_position_is_sent_from_where_it_stands(received: Received) -> None:
@@ -296,6 +328,75 @@ def test_a_source_that_gives_nothing_for_its_timeout_is_an_error(received: Recei
             sendfile(received.sock, near)
         assert len(os.listdir("/proc/self/fd")) == before
     assert received.all() == b"all there is"
+
+
+@pytest.mark.parametrize("kind", ["socket", "its descriptor", "pipe"])
+@pytest.mark.parametrize("spliced", [True, False])
+def test_a_non_blocking_source_that_has_nothing_is_an_error(
+    received: Received, monkeypatch: pytest.MonkeyPatch, kind: str, spliced: bool
+) -> None:
+    if not spliced:
+        monkeypatch.delattr(os, "splice")
+    near, far = socket.socketpair()
+    outlet, inlet = os.pipe()
+    os.set_blocking(outlet, False)
+    with near, far:
+        near.setblocking(False)
+        far.send(b"all there is")
+        os.write(inlet, b"all there is")
+        sources: dict[str, Any] = {"socket": near, "its descriptor": near.fileno(), "pipe": outlet}
+        with pytest.raises(BlockingIOError) as caught:
+            sendfile(received.sock, sources[kind])
+    os.close(outlet)
+    os.close(inlet)
+    assert caught.value.__notes__ == ["sent: 12 bytes; taken out of the source and lost: 0 bytes"]
+    assert received.all() == b"all there is"
+
+
+@pytest.mark.parametrize("spliced", [True, False])
+@pytest.mark.parametrize("kind", ["socket", "pipe"])
+def test_an_error_tells_what_was_sent_and_little_is_lost(
+    monkeypatch: pytest.MonkeyPatch, kind: str, spliced: bool
+) -> None:
+    if not spliced:
+        monkeypatch.delattr(os, "splice")
+    near, far = socket.socketpair()
+    sock, reader = socket.socketpair()
+    outlet, inlet = os.pipe()
+    with near, far, sock, reader, open(outlet, "rb", 0) as pipe, open(inlet, "wb", 0) as filled:
+        sock.settimeout(0.1)
+        writer = threading.Thread(target=feed, args=(filled.write if kind == "pipe" else far.send, filled, far))
+        writer.start()
+        with pytest.raises(TimeoutError) as caught:
+            sendfile(sock, pipe if kind == "pipe" else near)
+        sock.shutdown(socket.SHUT_WR)
+        sent = sum(map(len, iter(lambda: reader.recv(MIB), b"")))
+        (note,) = caught.value.__notes__
+        lost = int(note.split()[-2])
+        assert note.startswith(f"sent: {sent} bytes;")
+        assert lost <= 64 * 1024
+        read = pipe.read if kind == "pipe" else near.recv
+        rest = sum(map(len, iter(lambda: read(MIB), b"")))
+        writer.join()
+    assert sent + lost + rest == len(WRITTEN)
+
+
+def feed(write: Callable[[memoryview], int], pipe: io.FileIO, sock: socket.socket) -> None:
+    left = memoryview(WRITTEN)
+    while left:
+        left = left[write(left) :]
+    pipe.close()
+    sock.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.parametrize("bare", [True, False])
+def test_datagrams_as_the_source_are_refused(received: Received, bare: bool) -> None:
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with near, far:
+        far.send(b"a message")
+        with pytest.raises(ValueError, match="only SOCK_STREAM type sockets are supported"):
+            sendfile(received.sock, near.fileno() if bare else near)
+        assert near.recv(100) == b"a message"
 
 
 def test_where_there_is_no_splice_pipes_and_sockets_are_read(
@@ -482,6 +583,25 @@ def test_bad_counts_are_refused_as_the_standard_library_does(
 def test_bad_offsets_are_refused(path: Path, received: Received, offset: Any, error: type[Exception]) -> None:
     with path.open("rb") as file, pytest.raises(error, match="offset must be a non-negative integer"):
         sendfile(received.sock, file, offset)
+
+
+@pytest.mark.parametrize("offset", [2**63, 2**64, 2**70])
+def test_an_offset_that_no_file_has_is_the_standard_librarys_error(path: Path, received: Received, offset: int) -> None:
+    with path.open("rb") as file:
+        for send in received.sock.sendfile, partial(sendfile, received.sock):
+            with pytest.raises(OverflowError):
+                send(file, offset)
+
+
+def test_a_count_that_is_larger_than_any_file_is_all_of_it(path: Path, received: Received) -> None:
+    with path.open("rb") as file:
+        assert sendfile(received.sock, file, 0, 2**70) == len(CONTENT)
+    assert received.all() == CONTENT
+
+
+def test_text_is_told_by_what_is_read(path: Path, received: Received) -> None:
+    with tempfile.NamedTemporaryFile("w+") as text, pytest.raises(ValueError, match="binary mode"):
+        sendfile(received.sock, text)
 
 
 def test_text_files_datagrams_and_non_blocking_sockets_are_refused_as_the_standard_library_does(path: Path) -> None:

@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import io
+import os
+import socket
+import stat
 import tempfile
-from typing import Any, Final, Protocol, TypeAlias
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 __all__ = [
     "BLOCK",
     "PLAIN",
     "Destination",
     "Source",
+    "accounted",
     "check_binary",
     "check_numbers",
+    "check_stream",
     "flush",
     "is_seekable",
+    "is_socket",
     "plain_file",
     "real_file",
     "with_method",
 ]
 
+T = TypeVar("T")
+
 #: What is read at once where the kernel does not move the bytes: it stays in the processor's cache until it is sent.
 BLOCK: Final = 256 * 1024
+
+
+#: The last position that a file can have (off_t).
+_LAST: Final = 2**63 - 1
 
 
 class HasFileno(Protocol):
@@ -86,6 +99,8 @@ def check_numbers(offset: int, count: int | None) -> None:
         raise TypeError(f"offset must be a non-negative integer (got {offset!r})")
     if offset < 0:
         raise ValueError(f"offset must be a non-negative integer (got {offset!r})")
+    if offset > _LAST:
+        raise OverflowError(f"offset must be a position in a file (got {offset!r})")
     if count is not None and not isinstance(count, int):
         raise TypeError(f"count must be a positive integer (got {count!r})")
     if count is not None and count <= 0:
@@ -93,10 +108,56 @@ def check_numbers(offset: int, count: int | None) -> None:
 
 
 def check_binary(file: object) -> None:
+    """Refuse a text file, as the standard library does.
+
+    Raises:
+        ValueError: It is one.
+    """
+    text = isinstance(file, io.TextIOBase)
     mode = getattr(file, "mode", "b")
-    # A GzipFile's mode was a number before Python 3.13.
-    if isinstance(file, io.TextIOBase) or (isinstance(mode, str) and "b" not in mode):
+    if not text and isinstance(mode, str) and "b" not in mode:
+        # A mode alone does not tell: that of a file in a zip archive was "r" before Python 3.13. Who wraps a text file
+        # has its mode too, and reads text.
+        try:
+            text = not isinstance(getattr(file, "read", bytes)(0), bytes)
+        except (OSError, ValueError):
+            text = True
+    if text:
         raise ValueError("file should be opened in binary mode")
+
+
+def is_socket(file: object) -> bool:
+    """Whether it is a socket, or one of gevent's and the like, which are no `socket.socket`."""
+    return isinstance(file, socket.socket) or (hasattr(file, "recv_into") and hasattr(file, "send"))
+
+
+def check_stream(file: Any) -> None:
+    """Refuse a socket that keeps messages apart, also one behind a descriptor.
+
+    Raises:
+        ValueError: It is one.
+    """
+    if is_socket(file):
+        kind = getattr(file, "type", socket.SOCK_STREAM)
+    elif isinstance(file, PLAIN) and stat.S_ISSOCK(os.fstat(file.fileno()).st_mode):
+        blocking = os.get_blocking(file.fileno())
+        with socket.socket(fileno=os.dup(file.fileno())) as behind:
+            kind = behind.type
+            # `socket.setdefaulttimeout` has made it one that does not block, and with it the caller's.
+            os.set_blocking(file.fileno(), blocking)
+    else:
+        return
+    if not kind & socket.SOCK_STREAM:
+        raise ValueError("only SOCK_STREAM type sockets are supported")
+
+
+def accounted(call: Callable[..., T], *args: Any) -> Iterator[T]:
+    """Make a call whose result no signal can hide: `for moved in accounted(os.sendfile, ...): sent += moved`.
+
+    A signal's handler that raises, as Ctrl-C's does, runs where a call returns, before its result is stored: bytes
+    would be on their way of which nobody knows. Between the steps of a `for` over what is written in C none runs.
+    """
+    return map(call, *((argument,) for argument in args))
 
 
 def with_method(file: object, method: str) -> Any:
