@@ -296,11 +296,19 @@ def test_a_bad_option_is_a_usage_error(args: tuple[str, ...]) -> None:
     assert args[0] in done.stderr
 
 
+def test_where_there_is_no_sendfile_files_are_read(site: Path) -> None:
+    python = [sys.executable, "-W", "error", "-m", "tests.support.without_sendfile", "zcresponse", "serve", str(site)]
+    with run_server([*python, "--port", "0"], announced=r"://127\.0\.0\.1:(\d+)/") as server:
+        assert fetch(f"http://127.0.0.1:{server.port}/folder/b.txt") == (200, b"there")
+        assert "no sendfile(2) on this platform: bytes are read and written" in server.log()
+
+
 # --- the command itself -----------------------------------------------------------------------------------------------
 
 
-def test_the_version_is_told() -> None:
-    assert run("--version").stdout == f"zcresponse {__version__}\n"
+@pytest.mark.parametrize("command", [(), ("bench",), ("compress",), ("serve",)])
+def test_the_version_is_told(command: tuple[str, ...]) -> None:
+    assert run(*command, "--version").stdout == f"zcresponse {__version__}\n"
 
 
 def test_help_teaches() -> None:

@@ -68,3 +68,12 @@ def test_a_folder_that_may_never_answer_is_remembered(opened: tuple[str, int, os
     places.learn_folder(path, Storage.UNKNOWN)
     assert places.is_remote(path)
     assert not places.may_open_at_once(path, time.monotonic())
+
+
+@pytest.mark.parametrize(("sends", "storage"), [(True, Storage.LOCAL), (False, Storage.UNKNOWN)])
+def test_where_nothing_tells_files_are_local_only_if_the_kernel_can_send_them(
+    opened: tuple[str, int, os.stat_result], monkeypatch: pytest.MonkeyPatch, sends: bool, storage: Storage
+) -> None:
+    monkeypatch.setattr(linux, "_libc", None)
+    monkeypatch.setattr(linux, "AVAILABLE", sends)
+    assert linux.storage_of(opened[1]) is storage

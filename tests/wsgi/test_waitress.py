@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -10,7 +12,7 @@ import pytest
 
 from tests.support import wsgi_servers
 from tests.support.kernel import trace_syscalls
-from tests.support.servers import Server, wait_until
+from tests.support.servers import Server, run_server, wait_until
 from tests.support.table import FILES, Files
 from tests.support.wire import format_request
 from tests.support.wsgi_doors import bare
@@ -88,3 +90,13 @@ def test_a_body_that_nobody_sends_leaves_no_file_open(server: Server, site: File
     with server.connect() as connection:
         assert connection.get(f"/dropped/{BIG}").body == b"x" * BIG_SIZE
         assert not holds(server, site)
+
+
+def test_where_there_is_no_sendfile_the_file_is_read(site: Files) -> None:
+    argv = [sys.executable, "-m", "tests.support.without_sendfile", "waitress", "--listen=127.0.0.1:0"]
+    env = {"TABLE_FILES": str(site.directory)}
+    with run_server([*argv, "tests.wsgi.test_waitress:app"], env=env, how_to_stop=signal.SIGINT) as server:
+        with trace_syscalls(server.pid, names=["sendfile"]) as trace, server.connect() as connection:
+            assert connection.get(f"/sent/{BIG}").body == big_content()
+            assert connection.get(f"/sent/{BIG}", ("Range", "bytes=-5")).body == big_content()[-5:]
+    assert trace.calls == []

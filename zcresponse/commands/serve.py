@@ -180,7 +180,7 @@ def _checked_app(settings: dict[str, Any], given: str) -> StaticApp:
 def _how_bytes_move(directory: str) -> str:
     settings = Settings.from_environment()
     if not AVAILABLE:
-        return "no sendfile on this platform: bytes are read and written"
+        return "no sendfile(2) on this platform: bytes are read and written, but where the event loop can send files"
     if not settings.sendfile:
         return "no sendfile, ZCRESPONSE_SENDFILE is off: bytes are read and written"
     if not settings.pathsend:

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Coroutine, Sequence
 from typing import Any, Final
 
 from zcresponse import events
+from zcresponse.asgi.connection import transmit
 from zcresponse.asgi.connection.hold import InputHold
 from zcresponse.asgi.connection.pump import ClientLeft, Pump, ReaderStalled, reset
 from zcresponse.asgi.exchange import JOINED, Account, Exchange, cached_bytes
@@ -57,7 +58,7 @@ class FileSender:
 
 def serving_cycle(scope: Scope, send: Send) -> Any | None:
     """Return uvicorn's request cycle behind `send` if files can be sent on its transport, else None."""
-    if scope["type"] != "http" or not AVAILABLE:
+    if scope["type"] != "http" or not (AVAILABLE or transmit.loop_sends_files()):
         return None
     cycle: Any = getattr(send, "__self__", None)
     if type(cycle) not in _types and type(cycle) not in _find_types():
@@ -209,7 +210,8 @@ class CycleExchange(Exchange):
             transport = cycle.transport
             before, after = self._framing(length)
             delimited = self._promised is not None or bool(after)
-            pump = Pump(transport, (before, *segments, after), loop=asyncio.get_running_loop())
+            make = Pump if AVAILABLE else transmit.LoopPump
+            pump = make(transport, (before, *segments, after), loop=asyncio.get_running_loop())
             try:
                 if transport.get_write_buffer_size() == 0 and pump.at_once():
                     if not more:
