@@ -46,6 +46,9 @@ def send_region(socket_fd: int, file_fd: int, offset: int, count: int) -> int | 
     Raises:
         OSError: see `is_refusal`.
     """
+    if not count:
+        # To macOS it would be all that there is.
+        return 0
     try:
         return os.sendfile(socket_fd, file_fd, offset, min(count, MAX_COUNT))
     except BlockingIOError:
