@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shutil
@@ -17,7 +18,7 @@ from zcresponse.bench.figures import KIB, MIB
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc tells what was used")
 
 if sys.platform == "linux":
-    from tests.benchmarks.peers import PEERS
+    from tests.benchmarks.peers import PEERS, reason_against
     from tests.benchmarks.scenarios import SCENARIOS, SIZES
 
 
@@ -33,6 +34,18 @@ def test_scenarios_name_peers_that_there_are() -> None:
         assert len(set(scenario.peers)) == len(scenario.peers)
     assert {peer.stock for peer in PEERS.values()} - {""} <= set(PEERS)
     assert (min(SIZES.values()), max(SIZES.values())) == (KIB, 1024 * MIB)
+
+
+def test_what_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {name: reason_against(peer) for name, peer in PEERS.items() if reason_against(peer)} == {}
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    alone = [name for name, peer in PEERS.items() if not reason_against(peer)]
+    # What is left needs no more than the tests themselves do.
+    assert all(name.startswith(("zcresponse", "Starlette", "raw ", "constant")) for name in alone), alone
+    assert "Starlette, TLS" not in alone
+    assert reason_against(PEERS["proxied, Starlette"]) == "nginx is not installed"
+    assert reason_against(PEERS["zcresponse chunks, daphne"]) == "daphne is not installed"
 
 
 def test_scenarios_end_in_tables_a_json_file_and_plots(tmp_path: Path) -> None:
@@ -51,6 +64,8 @@ def test_scenarios_end_in_tables_a_json_file_and_plots(tmp_path: Path) -> None:
     assert 256 <= reading["system calls per GiB"]["mean"] / 1024 <= 300
     for name in ("raw", "published-8KiB"):
         assert "<svg" in (tmp_path / "plots" / f"{name}.svg").read_text()
+    assert "system calls per GiB" in (tmp_path / "plots" / "raw-kernel.svg").read_text()
+    assert "context switches per GiB" in (tmp_path / "plots" / "published-8KiB-kernel.svg").read_text()
 
 
 @pytest.mark.parametrize("where", [", TLS", ", hypercorn", ", daphne"])

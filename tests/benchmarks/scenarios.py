@@ -359,6 +359,11 @@ _ADAPTERS = tuple(peer for peer in _VIEW_PEERS if peer != "Django, uvicorn")
 _FRONT_PEERS = ("offloaded, Starlette", "proxied, Starlette", "zcresponse, in Starlette", "offloaded, Flask",
                 "proxied, Flask", "zcresponse, gunicorn gthread", "nginx")  # fmt: skip
 
+#: What else is asked by many connections at a time: other frameworks and servers.
+_CONCURRENT_PEERS = ("zcresponse, granian", "Starlette, granian", "zcresponse, Django, uvicorn", "Django, uvicorn",
+                     "zcresponse, gunicorn gthread", "Flask, gunicorn gthread",
+                     "zcresponse, Django, gunicorn gthread", "Django, gunicorn gthread")  # fmt: skip
+
 _BIG = (("MB/s", "CPU s per GiB"), ("nginx", "raw sendfile"))
 
 SCENARIOS = {
@@ -387,7 +392,7 @@ SCENARIOS = {
     ),
     "concurrency": Scenario(
         "1 KiB, requests per second by number of connections",
-        _FEW_PEERS,
+        (*_FEW_PEERS, *_CONCURRENT_PEERS),
         _concurrency,
         ("1000",),
         growth=Growth("connections", "requests/s", _CONNECTIONS),

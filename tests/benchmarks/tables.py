@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterable
 from pathlib import Path
 
 from tests.benchmarks.peers import PEERS
 from tests.benchmarks.scenarios import Scenario
 from zcresponse.bench.figures import Outcome
+from zcresponse.bench.measure import SWITCHES, SYSCALLS
 from zcresponse.bench.plots import draw_boxes, draw_lines
 
 __all__ = ["draw", "table"]
@@ -39,8 +41,15 @@ def table(scenario: Scenario, outcome: Outcome) -> str:
     return "\n".join([*lines, ""])
 
 
+#: What the kernel was asked for, which is drawn beside the figures that are compared.
+_KERNEL = (SWITCHES, SYSCALLS)
+
+
 def draw(path: Path, scenario: Scenario, outcome: Outcome, subtitle: str) -> None:
-    """Draw how the figures grow, or box plots of those that are compared."""
+    """Draw how the figures grow, or box plots of those that are compared.
+
+    Context switches and system calls, as far as they were counted, have a plot of their own: `NAME-kernel.svg`.
+    """
     if scenario.growth:
         growth = scenario.growth
         lines = {
@@ -49,5 +58,10 @@ def draw(path: Path, scenario: Scenario, outcome: Outcome, subtitle: str) -> Non
         }
         draw_lines(path, scenario.title, (growth.label, growth.unit), growth.points, lines, subtitle)
     else:
-        panels = {name: {peer: figures[name] for peer, figures in outcome.figures.items()} for name in scenario.ratios}
-        draw_boxes(path, scenario.title, panels, subtitle)
+        draw_boxes(path, scenario.title, _panels(outcome, scenario.ratios), subtitle)
+    if counted := [name for name in _KERNEL if name in outcome.names()]:
+        draw_boxes(path.with_stem(f"{path.stem}-kernel"), scenario.title, _panels(outcome, counted), subtitle)
+
+
+def _panels(outcome: Outcome, names: Iterable[str]) -> dict[str, dict[str, list[float]]]:
+    return {name: {peer: figures.get(name, []) for peer, figures in outcome.figures.items()} for name in names}
