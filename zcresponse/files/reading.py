@@ -161,7 +161,7 @@ def submit(file: OpenedFile, job: Callable[..., T], *args: int) -> Future[T]:
     return loops.submit_with(file.fileno(), job, *args, threads=threads)
 
 
-def page_in(fd: int, offset: int, count: int, ahead: int) -> None:
+def page_in(fd: int, offset: int, count: int, ahead: int = 0) -> None:
     """Bring `count` bytes at `offset` into the page cache and ask for `ahead` more. For a thread."""
     if hasattr(os, "posix_fadvise"):
         # It is only advice.

@@ -35,11 +35,10 @@ __all__ = ["ClientLeft", "Pump", "ReaderStalled", "reset"]
 TURN: Final = 1024 * 1024
 SHARE: Final = 256 * 1024
 
-#: How much a thread pages in ahead of a cold file's position.
-READAHEAD: Final = 4 * 1024 * 1024
+#: How much a thread pages in while what lies before it is sent, so that the disk and the socket work at the same time.
+AHEAD: Final = 4 * 1024 * 1024
 
-#: How much a thread pages in where nothing tells what is cached: large, because most of it is, and each time costs a
-#: change of threads.
+#: The same where nothing tells what is cached: larger, because most of it is, and each time costs a change of threads.
 UNTOLD: Final = 8 * 1024 * 1024
 
 #: How much of a region is read at once where the kernel cannot send it.
@@ -96,6 +95,8 @@ class Pump:
         self._position = 0  # in the current segment
         self._chunk = memoryview(b"")  # bytes of the current region that were read because the kernel cannot send them
         self._present_until = -1  # the current region's pages before this position have been paged in
+        self._ahead: Future[Any] | None = None  # pages in what follows, until `_ahead_until`
+        self._ahead_until = -1
         self._is_busy = False
         self._fd = -1
         self._done: asyncio.Future[None] | None = None
@@ -129,7 +130,7 @@ class Pump:
                     return _Next.BYTES
                 wanted = min(left, budget)
                 start = segment.offset + self._position
-                if start + wanted > self._present_until and not reading.are_cached(segment.file, start, wanted):
+                if start + wanted > self._present_until and not self._are_there(segment, start, wanted):
                     return _Next.PAGES
                 try:
                     taken = send_region(fd, segment.file.fileno(), start, wanted)
@@ -149,11 +150,46 @@ class Pump:
                 self._index += 1
                 self._position = 0
                 self._present_until = -1
+                self._ahead = None
             elif taken < wanted:
                 return _Next.SOCKET
             if budget <= 0 and self._index < len(self._segments):
                 return _Next.TURN
         return _Next.DONE
+
+    def _are_there(self, region: FileRegion, start: int, count: int) -> bool:
+        """Whether sending so many bytes, which nobody has paged in yet, waits for no disk."""
+        if self._ahead is None:
+            return reading.are_cached(region.file, start, count)
+        if not self._ahead.done():
+            # What it began with may be there.
+            return region.file.storage is Storage.PROBED and reading.are_cached(region.file, start, count)
+        self._pages_came(region)
+        return start + count <= self._present_until
+
+    def _pages_came(self, region: FileRegion) -> None:
+        """Take over what was paged in ahead, and let a thread go on behind it."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and (ahead.cancelled() or ahead.exception() is not None):
+            # Whoever needs the pages meets that again.
+            return
+        if ahead is not None:
+            self._present_until = self._ahead_until
+        start = self._present_until
+        told = region.file.storage is Storage.PROBED
+        count = min(region.offset + region.count - start, AHEAD if told else UNTOLD)
+        if count <= 0:
+            return
+        if told and reading.are_cached(region.file, start, count):
+            # Somebody else has read on.
+            self._present_until = start + count
+            return
+        try:
+            self._ahead = reading.submit(region.file, reading.page_in, start, count)
+            self._ahead_until = start + count
+        except OSError:
+            # No descriptor or thread is left for it: it is paged in when it is needed, or waited for.
+            return
 
     @property
     def finished(self) -> bool:
@@ -275,11 +311,13 @@ class Pump:
         left = segment.count - self._position
         job: Future[Any]
         try:
-            if what is _Next.PAGES:
-                count = min(left, TURN if segment.file.storage is Storage.PROBED else UNTOLD)
-                ahead = max(0, min(left, READAHEAD) - count)
-                job = reading.submit(segment.file, reading.page_in, start, count, ahead)
-                self._present_until = start + count
+            if what is _Next.PAGES and self._ahead is not None:
+                job = self._ahead
+            elif what is _Next.PAGES:
+                # Little at first: the client waits for it.
+                count = min(left, TURN)
+                job = self._ahead = reading.submit(segment.file, reading.page_in, start, count)
+                self._ahead_until = start + count
             else:
                 self.reason = self.reason or "the file system may wait: read in a thread"
                 job = reading.submit(segment.file, reading.read_blocking, start, min(left, READ_SIZE))
@@ -302,6 +340,10 @@ class Pump:
         if job.cancelled() or self._done.done():
             return
         error = job.exception()
+        if self._ahead is not None and self._ahead.done():
+            segment = self._segments[self._index]
+            assert isinstance(segment, FileRegion)
+            self._pages_came(segment)
         if error is not None:
             self._finish(error)
             return
