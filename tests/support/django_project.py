@@ -32,6 +32,7 @@ from tests.support import django_doors
 from tests.support.table import FILES, Response
 from zcresponse.django import get_asgi_application, get_wsgi_application
 from zcresponse.testing import PathsendServer
+from zcresponse.wsgi.servers import Server, Takes, made_by
 
 __all__ = [
     "BODIES",
@@ -158,8 +159,8 @@ def moved_environ(
     method: str = "GET", fields: Mapping[str, str] | None = None, *, url: str = "/", **more: Any
 ) -> dict[str, Any]:
     """What a server makes of a request that is known to move regions of files."""
-    mod_wsgi = {"mod_wsgi.version": (5, 0, 0), "wsgi.file_wrapper": MovedFile}
-    return environ_of(method, fields, url=url, **mod_wsgi, **more)
+    row = Server("a server", "", takes=Takes.REGION)
+    return made_by(row, MovedFile, environ_of(method, fields, url=url, **more))
 
 
 def serve_wsgi(app: Any, environ: dict[str, Any]) -> Response:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import pytest
 from django.http import HttpRequest
@@ -51,6 +51,9 @@ _SEND = (
     "setsockopt",
     "getsockopt",
 )
+#: For a socket that has to be waited for, because the client does not keep up, or an older uvloop writes the head late:
+#: it is duplicated, an option set, the queue's length asked for twice, and the duplicate closed.
+_WAIT: Final = 5
 #: What only threads need: to be made, to be woken up.
 _THREADS = ("clone", "clone3", "futex", "eventfd2")
 REQUESTS = 50
@@ -94,13 +97,16 @@ def test_a_small_cached_file_takes_five_calls_and_no_thread(site: Site) -> None:
 def test_a_cached_file_of_a_mebibyte_is_sent_by_a_few_calls_and_not_read(site: Site) -> None:
     with own_file(1024 * 1024) as (path, _):
         calls = _calls_of(site.server, f"/file/{path.name}")
-    # Once, unless the client does not keep up: then the socket is duplicated and waited for.
-    assert REQUESTS <= calls["sendfile"] + calls["sendfile64"] <= 2 * REQUESTS, calls
+    waits = calls["fcntl"] + calls["dup"]
+    # Once, unless the socket takes less.
+    assert REQUESTS <= calls["sendfile"] + calls["sendfile64"] <= REQUESTS + 8 * waits, calls
     # Probes read a byte each, nine for the whole file, and nothing else is read.
-    assert calls["preadv2"] <= 10 * REQUESTS, calls
+    assert calls["preadv2"] <= 10 * REQUESTS + 16 * waits, calls
     assert sum(calls[name] for name in _READ if name != "preadv2") < 5, calls
     # It is opened, looked at and closed; the head is sent.
-    assert sum(calls[name] for name in (*_FILE, *_SEND)) <= 6 * REQUESTS + 5, calls
+    sent = calls["sendfile"] + calls["sendfile64"]
+    others = sum(calls[name] for name in (*_FILE, *_SEND)) - sent
+    assert others <= 5 * REQUESTS + _WAIT * waits + 5, calls
     _check_threads(calls)
 
 
@@ -109,7 +115,8 @@ def test_a_range_takes_seven_calls_and_no_thread(site: Site) -> None:
         fields = ("Range", "bytes=500000-565535")
         calls = _calls_of(site.server, f"/file/{path.name}", fields, status=206)
     # Opened, looked at, probed at its two ends, closed; head and range are sent.
-    assert sum(calls[name] for name in (*_FILE, *_READ, *_SEND)) <= 7 * REQUESTS + 5, calls
+    waits = calls["fcntl"] + calls["dup"]
+    assert sum(calls[name] for name in (*_FILE, *_READ, *_SEND)) <= 7 * REQUESTS + _WAIT * waits + 5, calls
     _check_threads(calls)
 
 

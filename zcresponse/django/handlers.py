@@ -23,6 +23,7 @@ from zcresponse.files import MemoryFile, OpenedFile, open_content
 from zcresponse.plan import ResponsePlan
 from zcresponse.plan.offload import offload_of
 from zcresponse.wsgi.chunks import Chunks
+from zcresponse.wsgi.transport import START_RESPONSE
 from zcresponse.wsgi.wrappers import FileWrapper
 
 if TYPE_CHECKING:
@@ -70,7 +71,12 @@ class ZeroCopyWSGIHandler(WSGIHandler):
     """Django's WSGI application, which decides what `ZeroCopyFileResponse`s answer. To HEAD nothing has a body."""
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Any:
-        body = super().__call__(environ, start_response)
+        environ[START_RESPONSE] = start_response
+        try:
+            body = super().__call__(environ, start_response)
+        finally:
+            # It may know environ in its turn.
+            del environ[START_RESPONSE]
         if environ["REQUEST_METHOD"] == "HEAD" and type(body) is not FileWrapper:
             # Not every server leaves it out: the client would take it for the next answer. Nor is a stream read for it,
             # which may be a whole download from elsewhere.

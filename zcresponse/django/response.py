@@ -39,7 +39,7 @@ from zcresponse.plan.response import (
 )
 from zcresponse.wsgi.chunks import BLOCK
 from zcresponse.wsgi.servers import offer_best_wrapper
-from zcresponse.wsgi.transport import make_content, offload_for, request_head
+from zcresponse.wsgi.transport import START_RESPONSE, make_content, offload_for, request_head
 
 __all__ = ["ZeroCopyFileResponse", "fields_of", "may_be_removed", "offload_setting"]
 
@@ -276,6 +276,7 @@ class ZeroCopyFileResponse(FileResponse):
                 file.content,
                 environ,
                 on_close=file.content.close,
+                start_response=environ.get(START_RESPONSE),
                 on_transfer=self._on_transfer,
                 sendfile=self._sendfile,
             )

@@ -33,6 +33,7 @@ from zcresponse.wsgi.wrappers import file_wrapper
 __all__ = [
     "OFFLOAD",
     "SENDFILE",
+    "START_RESPONSE",
     "TAKEN_OUT",
     "Delivery",
     "choose_delivery",
@@ -55,6 +56,8 @@ OFFLOAD: Final = "zcresponse.offload"
 TAKEN_OUT: Final = "zcresponse.taken_out"
 #: Where it tells them whether zero-copy may be used: a bool.
 SENDFILE: Final = "zcresponse.sendfile"
+#: Where an application leaves the `start_response` that it was given, for doors that never see it.
+START_RESPONSE: Final = "zcresponse.start_response"
 
 #: The variables of conditions and ranges.
 _CONDITIONS: Final = frozenset(
