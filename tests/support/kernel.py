@@ -267,7 +267,12 @@ def _attached(trace: Trace, pids: Iterable[int], *, settle: bool, refused: str =
 
 
 def _is_traced(pid: int, said: str) -> bool:
-    """Whether strace has told that it holds a process, and every thread of it runs again under a tracer."""
+    """Whether strace has told that it holds a process, and every thread of it runs again under a tracer.
+
+    So it is with one that has ended meanwhile, as servers' children do.
+    """
+    if not Path(f"/proc/{pid}").exists():
+        return True
     if not re.search(rf"Process {pid} attached", said):
         return False
     try:
