@@ -80,7 +80,8 @@ class OpenedFile:
     offset = 0
     windowed = False
     exclusive = False
-    _close: Callable[[int], object] | None = os.close
+    # Static: gevent's os.close is a function of Python's, which would take `self` too.
+    _close: Callable[[int], object] | None = staticmethod(os.close)
     _handed_over = False
 
     def __init__(
