@@ -283,10 +283,17 @@ def open_at_once(path: str | bytes, offset: int = 0, count: int | None = None) -
     seen = places.opened_before.get(path)
     if seen is not None and seen.until >= now:
         name = seen.name
-        fd = linux.open_prepared(name, _AT_ONCE)
-        if fd < 0:
-            # A thread finds out, by the plain call, what is the matter: not cached any more, or really not there.
-            return None
+        if now < seen.sure_until:
+            try:
+                fd = os.open(name, _FLAGS_AT_ONCE)
+            except OSError:
+                return None
+        else:
+            fd = linux.open_prepared(name, _AT_ONCE)
+            if fd < 0:
+                # A thread finds out, by the plain call, what is the matter: not cached any more, or really not there.
+                return None
+            seen.sure_until = now + places.SURE_FOR_S
     else:
         seen = None
         if not places.may_open_at_once(path, now):

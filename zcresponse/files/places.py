@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Final
 
 from zcresponse import loops
 from zcresponse.files import linux
@@ -37,7 +38,8 @@ _remote_folders: dict[str | bytes, float] = {}
 _elsewhere: dict[str | bytes, float] = {}
 
 
-class Opened(NamedTuple):
+@dataclass(slots=True)
+class Opened:
     """What is known of a file that was opened on the loop.
 
     Attributes:
@@ -45,6 +47,7 @@ class Opened(NamedTuple):
         path: its absolute path.
         device: by `st_dev`.
         until: when this is to be learnt anew, by `time.monotonic`.
+        sure_until: until when the kernel surely has its name in the cache, because it was just asked.
     """
 
     name: bytes
@@ -52,7 +55,12 @@ class Opened(NamedTuple):
     device: int
     storage: Storage
     until: float
+    sure_until: float
 
+
+#: For how long a name that was just looked up is taken to be in the kernel's cache still, so that it may be opened by
+#: the plain call, which takes Python a third of the time. A file that is asked for less often than that has time.
+SURE_FOR_S: Final = 0.1
 
 #: By path; to be asked at each answer, and so by `get` itself.
 opened_before: Final[dict[str | bytes, Opened]] = {}
@@ -63,7 +71,7 @@ def remember_opened(path: str | bytes, name: bytes, absolute: str, device: int, 
     if path[:1] not in ("/", b"/"):
         # Another file's, in another working directory.
         return
-    _remember(opened_before, path, Opened(name, absolute, device, storage, now + _LEARNT_FOR_S / 2))
+    _remember(opened_before, path, Opened(name, absolute, device, storage, now + _LEARNT_FOR_S / 2, now + SURE_FOR_S))
 
 
 def _remember(known: dict[Any, Any], key: object, value: object) -> None:

@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Final, TypeAlias, Unpack, cast
 
 from zcresponse.arguments import check_text
-from zcresponse.files import MemoryFile, OpenedFile
+from zcresponse.files import FileRegion, MemoryFile, OpenedFile
 from zcresponse.http.caching import CacheOptions, format_cache_control
 from zcresponse.http.conditional import Verdict, evaluate_preconditions, range_applies
 from zcresponse.http.dates import format_http_date, parse_http_date
@@ -169,7 +169,7 @@ def plan_file_response(
     if now_ns is None:
         now_ns = time.time_ns()
     # Pairs of ours, whatever pairs a caller makes: they are looked up by, and PEP 3333 wants tuples.
-    given = [(name, value) for name, value in fields] if fields else []
+    given: Fields = list(map(tuple, fields)) if fields else []  # type: ignore[arg-type]
     what = (media_type, filename, disposition, etag, last_modified, coding)
     said = _described(file, given, what, now_ns, cache)
     if status == 200 and offload is None and request.is_plain:
@@ -340,7 +340,11 @@ def _may_be_kept(fields: Fields) -> bool:
 
 def _plain(request: RequestHead, file: OpenedFile | MemoryFile, said: Description, reason: str = "") -> ResponsePlan:
     """Answer a GET or HEAD without conditions and without a range."""
-    segments = () if file.size == 0 or request.method == "HEAD" else (file.region(),)
+    size = file.size
+    if size == 0 or request.method == "HEAD":
+        segments: tuple[Segment, ...] = ()
+    else:
+        segments = (FileRegion(file, file.offset, size) if isinstance(file, OpenedFile) else file.region(),)
     # A list of its own for each plan: what somebody adds to an answer, a cookie say, is for that client alone.
     return ResponsePlan(200, said.plain.copy(), segments, None, reason)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any, Unpack
 
 from starlette.applications import Starlette
@@ -13,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from zcresponse.arguments import check_delivery, check_text
 from zcresponse.asgi.middleware import MiddlewareOptions, ZeroCopyMiddleware
-from zcresponse.asgi.transport import deliver, deliver_at_once, offload_for, request_head
+from zcresponse.asgi.transport import OFFLOAD, deliver, deliver_at_once, offload_for
 from zcresponse.events import OnTransfer
 from zcresponse.files import OpenedFile, open_file_async
 from zcresponse.files.opened import FileSource, check_source, check_window, open_at_once
@@ -52,6 +53,17 @@ class ZeroCopyFileResponse(FileResponse):
         FileNotFoundError, PermissionError, NotARegularFileError: when called by the server; nothing was sent yet.
     """
 
+    # Of the class, not of each: most are made with a path alone.
+    stat_result = None
+    _offset = 0
+    _count: int | None = None
+    _closefd = True
+    _on_transfer: OnTransfer | None = None
+    _sendfile: bool | None = None
+    _removed_later: bool | None = None
+    _etag: str | bool = True
+    _last_modified: datetime | float | bool = True
+
     def __init__(
         self,
         path: FileSource,
@@ -85,13 +97,18 @@ class ZeroCopyFileResponse(FileResponse):
             self.media_type = check_value("media_type", media_type)
         if offset != 0 or count is not None:
             check_window(offset, count)
+            self._offset, self._count = offset, count
         # Most are a str; a union is built anew each time it is asked about.
         if type(path) is not str:
             check_source(path)
         if on_transfer is not None or sendfile is not None:
             check_delivery(on_transfer, sendfile)
+            self._on_transfer, self._sendfile = on_transfer, sendfile
+        if not closefd:
+            self._closefd = False
+        if removed_later is not None:
+            self._removed_later = removed_later
         self.background = background
-        self.stat_result = None
         if headers is None and media_type is None:
             # What Starlette makes of it, which takes a hundredth of an answer's time.
             self.raw_headers = [(b"content-type", self.media_type.encode("ascii"))]
@@ -106,15 +123,9 @@ class ZeroCopyFileResponse(FileResponse):
             cache_control = check_options(options)
             if cache_control is not None:
                 self.headers.setdefault("cache-control", cache_control)
-        self._offset = offset
-        self._count = count
-        self._closefd = closefd
-        self._on_transfer = on_transfer
-        self._sendfile = sendfile
-        self._removed_later = removed_later
-        # The header has the others, and whoever takes them out wants none.
-        self._etag = options.get("etag", True)
-        self._last_modified = options.get("last_modified", True)
+            # The header has the others, and whoever takes them out wants none.
+            self._etag = options.get("etag", True)
+            self._last_modified = options.get("last_modified", True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request, send = (
@@ -122,7 +133,8 @@ class ZeroCopyFileResponse(FileResponse):
         )
         # The usual background task of a download deletes the file. FastAPI sets one after this was made.
         removed_later = self.background is not None if self._removed_later is None else self._removed_later
-        offload = None if removed_later else self._offload_for(scope)
+        # Most often somebody above has looked already and found nothing.
+        offload = None if removed_later or scope.get(OFFLOAD) is False else self._offload_for(scope)
         file = self._open_at_once() or await self._open()
         try:
             fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self.raw_headers]
@@ -161,7 +173,7 @@ class ZeroCopyFileResponse(FileResponse):
         return await open_file_async(self.path, offset=self._offset, count=self._count, closefd=self._closefd)
 
     def _request_head(self, scope: Scope) -> RequestHead:
-        return request_head(scope)
+        return RequestHead.from_raw_fields(scope["method"], scope["headers"])
 
     def _offload_for(self, scope: Scope) -> Offload | None:
         # A front server has nothing to do with an answer to a handshake.

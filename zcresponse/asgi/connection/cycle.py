@@ -69,6 +69,9 @@ def serving_cycle(scope: Scope, send: Send) -> Any | None:
     return cycle
 
 
+#: Up to here, in bytes, it takes less to put head and body into one than to give the kernel two.
+_COPIED: Final = 16 * 1024
+
 _HTTPTOOLS: Final = "uvicorn.protocols.http.httptools_impl"
 _H11: Final = "uvicorn.protocols.http.h11_impl"
 _types: tuple[type, ...] = ()
@@ -182,8 +185,10 @@ class CycleExchange(Exchange):
             completed = True
         finally:
             cycle.transport = transport
-            if buffer.parts:
+            if length <= _COPIED:
                 transport.write(b"".join(buffer.parts))
+            else:
+                transport.writelines(buffer.parts)
             if buffer.closed:
                 transport.close()
             if told:
