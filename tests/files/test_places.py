@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from zcresponse.files import linux, places
+from zcresponse.files.opened import open_and_learn, open_at_once
 from zcresponse.files.linux import Storage
 
 
 @pytest.fixture(autouse=True)
 def nothing_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_storage_by_device", "_local_folders", "_remote_folders", "_elsewhere"):
+    for name in ("_storage_by_device", "_local_folders", "_remote_folders", "_elsewhere", "opened_before"):
         monkeypatch.setattr(places, name, {})
 
 
@@ -77,3 +78,48 @@ def test_where_nothing_tells_files_are_local_only_if_the_kernel_can_send_them(
     monkeypatch.setattr(linux, "_libc", None)
     monkeypatch.setattr(linux, "AVAILABLE", sends)
     assert linux.storage_of(opened[1]) is storage
+
+
+def test_a_name_that_was_just_looked_up_is_surely_cached_for_a_moment(tmp_path: Path) -> None:
+    path = str(tmp_path / "file")
+    (tmp_path / "file").write_bytes(b"content")
+    open_and_learn(path).close()
+    for _ in range(2):
+        file = open_at_once(path)
+        assert file is not None
+        assert os.pread(file.fileno(), 10, 0) == b"content"
+        file.close()
+    seen = places.opened_before[path]
+    assert 0 < seen.sure_until - time.monotonic() <= places.SURE_FOR_S
+    # Then the kernel is asked again, and what it says counts for another moment.
+    seen.sure_until = 0.0
+    file = open_at_once(path)
+    assert file is not None
+    file.close()
+    assert seen.sure_until > time.monotonic()
+
+
+@pytest.mark.parametrize("sure", [True, False])
+def test_a_file_that_is_gone_is_left_to_a_thread(sure: bool, tmp_path: Path) -> None:
+    path = str(tmp_path / "file")
+    (tmp_path / "file").write_bytes(b"content")
+    open_and_learn(path).close()
+    file = open_at_once(path)
+    assert file is not None
+    file.close()
+    places.opened_before[path].sure_until = time.monotonic() + 60 if sure else 0.0
+    (tmp_path / "file").unlink()
+    assert open_at_once(path) is None
+    (tmp_path / "file").symlink_to("/etc/hostname")
+    assert open_at_once(path) is None
+
+
+def test_a_relative_name_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    monkeypatch.chdir(tmp_path)
+    open_and_learn("file").close()
+    file = open_at_once("file")
+    assert file is not None
+    assert file.path == str(tmp_path / "file")
+    file.close()
+    assert "file" not in places.opened_before
