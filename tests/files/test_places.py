@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from zcresponse.files import linux, places
-from zcresponse.files.opened import open_and_learn, open_at_once
 from zcresponse.files.linux import Storage
+from zcresponse.files.opened import open_and_learn, open_at_once
 
 
 @pytest.fixture(autouse=True)
