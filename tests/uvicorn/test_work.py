@@ -9,6 +9,7 @@ import asyncio
 import gc
 import os
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -119,6 +120,14 @@ def test_a_range_takes_seven_calls_and_no_thread(site: Site) -> None:
     waits = calls["fcntl"] + calls["dup"]
     assert sum(calls[name] for name in (*_FILE, *_READ, *_SEND)) <= 7 * REQUESTS + _WAIT * waits + 5, calls
     _check_threads(calls)
+
+
+def test_nothing_is_sent_behind_an_answer(site: Site) -> None:
+    with own_file(40 * 1024) as (path, data), site.connect() as connection:
+        assert connection.get(f"/file/{path.name}").body == data
+        with trace_syscalls(site.server.pid, names=_SEND) as trace:
+            time.sleep(0.3)
+    assert [call for call in trace.calls if _is_for_an_answer(call)] == []
 
 
 def test_a_file_that_the_client_has_is_looked_at_and_not_read(site: Site) -> None:

@@ -188,7 +188,8 @@ class CycleExchange(Exchange):
             if length <= _COPIED:
                 transport.write(b"".join(buffer.parts))
             else:
-                transport.writelines(buffer.parts)
+                # Nothing empty among them, as h11's end of a body is: since 3.12 asyncio would try for ever to send it.
+                transport.writelines([part for part in buffer.parts if part])
             if buffer.closed:
                 transport.close()
             if told:
