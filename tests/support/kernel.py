@@ -241,7 +241,11 @@ def _attached(trace: Trace, pids: Iterable[int], *, settle: bool, refused: str =
         try:
             try:
                 wait_until(
-                    lambda: process.poll() is not None or all(_is_traced(pid, said()) for pid in traced),
+                    lambda: (
+                        process.poll() is not None
+                        # Children of a server may end meanwhile.
+                        or all(_is_traced(pid, said()) or (pid not in pids and _has_ended(pid)) for pid in traced)
+                    ),
                     what="strace to attach",
                 )
             except AssertionError:
@@ -266,13 +270,12 @@ def _attached(trace: Trace, pids: Iterable[int], *, settle: bool, refused: str =
                     trace._finish()
 
 
-def _is_traced(pid: int, said: str) -> bool:
-    """Whether strace has told that it holds a process, and every thread of it runs again under a tracer.
+def _has_ended(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
 
-    So it is with one that has ended meanwhile, as servers' children do.
-    """
-    if not Path(f"/proc/{pid}").exists():
-        return True
+
+def _is_traced(pid: int, said: str) -> bool:
+    """Whether strace has told that it holds a process, and every thread of it runs again under a tracer."""
     if not re.search(rf"Process {pid} attached", said):
         return False
     try:
