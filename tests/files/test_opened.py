@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -407,3 +408,19 @@ def test_running_out_of_descriptors_passes_through(path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert caught.value.errno == errno.EMFILE
+
+
+def test_a_system_without_the_flags_of_posix_opens_files_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    # Those that Windows has not.
+    script = f"""
+import os
+for flag in "O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_NOFOLLOW", "O_DIRECTORY", "O_PATH":
+    delattr(os, flag)
+import zcresponse.starlette, zcresponse.wsgi
+with zcresponse.open_file({str(path)!r}) as file:
+    print(file.size)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("7\n", "")

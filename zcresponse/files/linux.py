@@ -136,7 +136,8 @@ def openat2(path: bytes, flags: int, resolve: int, *, dir_fd: int = AT_FDCWD) ->
 @lru_cache(maxsize=64)
 def how_to_open(flags: int, resolve: int) -> Any:
     """Return flags and RESOLVE_ rules as the kernel takes them."""
-    return ctypes.byref(_OpenHow(flags | os.O_CLOEXEC, 0, resolve))
+    # Made when a module is loaded, on every system.
+    return ctypes.byref(_OpenHow(flags | getattr(os, "O_CLOEXEC", 0), 0, resolve))
 
 
 def open_prepared(path: bytes, how: Any) -> int:
