@@ -45,6 +45,7 @@ _IN_TAGS: Final = "!#$%&'()*+,-./:;<=>?@[\\]^_`{|}~\""
 
 #: (To look a member of an enumeration up takes longer than to compare with it.)
 _PART: Final = int(HTTPStatus.PARTIAL_CONTENT)
+_LOCATIONS: Final = frozenset(("location", "content-location"))
 _WITH_BODY: Final = frozenset((200, _PART))
 
 
@@ -225,7 +226,7 @@ class FileSending(Response):
         self._plan = plan
         if plan.status != status:
             self.status_code = plan.status
-        self._say(fields, plan.fields)
+        set_fields(self.headers, plan.fields)
         if plan.offloaded is None and (request.method != "HEAD" or plan.status != status):
             # As in Werkzeug a HEAD leaves the body to whoever asks for it; it is not sent. Nor is that which a front
             # server sends.
@@ -253,16 +254,6 @@ class FileSending(Response):
             self._take_back(plan)
             return self._decide(body, request_head(environ), ranges=True)
         return plan
-
-    def _say(self, said: Fields, fields: Fields) -> None:
-        """Make these the headers, which were `said`."""
-        # Werkzeug looks through each value that it is given, so only what is new.
-        same = 0
-        for old, new in zip(said, fields, strict=False):
-            if old != new:
-                break
-            same += 1
-        self.headers[same:] = fields[same:]
 
     def _take_back(self, plan: ResponsePlan) -> None:
         """Take back what the decision did to the headers, and leave what was done to them since."""
@@ -319,22 +310,27 @@ class FileSending(Response):
         return self._made_body(body, self._settle(body, environ), environ)
 
     def _made_body(self, body: FileBody, plan: ResponsePlan, environ: WSGIEnvironment) -> Iterable[bytes]:
-        return make_body(
-            plan,
-            body.file,
-            environ,
-            on_close=self.close,
-            start_response=self._start_response,
-            on_transfer=self._on_transfer,
-            sendfile=self._sendfile,
-        )
+        try:
+            return make_body(
+                plan,
+                body.file,
+                environ,
+                on_close=self.close,
+                start_response=self._start_response,
+                on_transfer=self._on_transfer,
+                sendfile=self._sendfile,
+            )
+        except BaseException:
+            # There is no body that the server could close.
+            self.close()
+            raise
 
     def close(self) -> None:
         try:
             super().close()
         finally:
-            # Also where somebody has put another body into its place.
-            if self._body is not None:
+            # Where somebody has put another body into its place.
+            if self._body is not None and self.response is not self._body:
                 self._body.close()
 
     def freeze(self) -> None:
@@ -391,7 +387,8 @@ class ZeroCopyFileResponse(FileSending):
         sendfile: bool | None = None,
         **options: Unpack[FileOptions],
     ) -> None:
-        check_options(options)
+        if options:
+            check_options(options)
         if download_name is not None:
             check_text("download_name", download_name)
         check_delivery(on_transfer, sendfile)
@@ -409,21 +406,68 @@ class ZeroCopyFileResponse(FileSending):
                 headers = given = Headers(headers)
                 if content_type is None and mimetype is None and "Content-Type" not in given:
                     content_type = guess_media_type(download_name or file.path or "")
+        except BaseException:
+            file.close()
+            raise
+        self._answer_with(
+            file,
+            options,
+            status=status,
+            headers=headers,
+            mimetype=mimetype,
+            content_type=content_type,
+            download_name=download_name,
+            as_attachment=as_attachment,
+            conditional=conditional,
+            on_transfer=on_transfer,
+            sendfile=sendfile,
+        )
+
+    def _answer_with(
+        self,
+        file: OpenedFile | MemoryFile,
+        options: FileOptions,
+        *,
+        headers: Mapping[str, str | Iterable[str]] | Iterable[tuple[str, str]] | None,
+        mimetype: str | None,
+        content_type: str | None,
+        download_name: str | None,
+        as_attachment: bool,
+        status: int | str | HTTPStatus | None = None,
+        conditional: bool = True,
+        on_transfer: OnTransfer | None = None,
+        sendfile: bool | None = None,
+    ) -> None:
+        """Make it the answer with an opened file, which is closed where that fails; for the rest see the class.
+
+        Args:
+            headers: if they are a `Headers`, they become the response's own.
+        """
+        try:
             super().__init__(None, status=status, headers=headers, mimetype=mimetype, content_type=content_type)
-            fields = list(self.headers)
             described = describe_file(
                 file,
-                fields=fields,
+                fields=self.headers,
                 filename=download_name,
                 disposition="attachment" if as_attachment else "inline",
                 **options,
             )
-            self._say(fields, described.fields)
+            set_fields(self.headers, described.fields)
             self.give_file(file, conditional=conditional, on_transfer=on_transfer, sendfile=sendfile)
             self._described = described
         except BaseException:
             file.close()
             raise
+
+
+def set_fields(headers: Headers, fields: Fields) -> None:
+    """Make these the headers. None of them may hold a line break."""
+    kept = getattr(headers, "_list", None) if type(headers) is Headers else None
+    if kept is None:
+        headers[:] = fields
+    else:
+        # By itself it looks through each value once more, which takes as long as opening the file.
+        kept[:] = fields
 
 
 def _has_parts(plan: ResponsePlan) -> bool:
@@ -445,7 +489,7 @@ def _has_no_say(kind: type[FileSending]) -> bool:
 
 def _has_location(fields: Fields) -> bool:
     """Whether a field is there that Werkzeug completes to a URL."""
-    return any(name.lower() in ("location", "content-location") for name, _ in fields)
+    return not _LOCATIONS.isdisjoint([name.lower() for name, _ in fields])
 
 
 def _type_of(plan: ResponsePlan) -> str:

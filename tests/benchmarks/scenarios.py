@@ -248,8 +248,9 @@ def _concurrency(bench: Bench, server: Server) -> Figures:
 
 
 def _view(bench: Bench, server: Server) -> Figures:
-    empty = _wrk(bench, server, "empty").cpu_us
-    file = _wrk(bench, server, bench.file(KIB).name).cpu_us
+    name = bench.file(KIB).name
+    empty = _wrk(bench, server, f"empty/{name}").cpu_us
+    file = _wrk(bench, server, name).cpu_us
     return {"CPU us, empty view": empty, "CPU us, file": file, "added CPU us": file - empty}
 
 

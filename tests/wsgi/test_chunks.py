@@ -12,7 +12,7 @@ from zcresponse.errors import FileTruncatedError
 from zcresponse.files import FileRegion, OpenedFile, open_file, places, reading
 from zcresponse.files.linux import Storage
 from zcresponse.plan import Segment
-from zcresponse.wsgi.chunks import BLOCK, Chunks, OnClose
+from zcresponse.wsgi.chunks import BLOCK, Block, Chunks, OnClose, read_whole
 
 CONTENT = os.urandom(4 * BLOCK + 7)
 SIZE = len(CONTENT)
@@ -298,3 +298,46 @@ def test_hanging_up_may_fail_without_hiding_why(file: OpenedFile, endings: Endin
         next(chunks)
     chunks.close()
     assert [type(error) for _, _, error in endings] == [FileTruncatedError]
+
+
+# --- a small body, read already ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 1), (5, 1000), (SIZE - 7, SIZE)])
+def test_a_small_body_is_read_as_it_was_promised(file: OpenedFile, start: int, stop: int) -> None:
+    assert read_whole(file.region(start, stop)) == CONTENT[start:stop]
+    assert read_whole(CONTENT[start:stop]) == CONTENT[start:stop]
+
+
+def test_a_small_body_that_is_not_there_any_more_is_none(file: OpenedFile) -> None:
+    os.truncate(str(file.path), 10)
+    with pytest.raises(FileTruncatedError, match="1 bytes before the promised end"):
+        read_whole(file.region(0, 11))
+
+
+def test_a_block_tells_when_it_begins_and_ends() -> None:
+    told: list[str] = []
+
+    def asked() -> Callable[[], object]:
+        told.append("asked")
+        return lambda: told.append("done")
+
+    block = Block(b"abc", lambda: told.append("closed"), asked)
+    assert told == []
+    assert list(block) == list(block) == [b"abc"]
+    block.close()
+    block.close()
+    assert told == ["asked", "done", "closed"]
+
+
+def test_a_block_whose_end_fails_is_closed_all_the_same() -> None:
+    told: list[str] = []
+
+    def fails() -> None:
+        raise ConnectionResetError
+
+    block = Block(b"abc", lambda: told.append("closed"), lambda: fails)
+    assert list(block) == [b"abc"]
+    with pytest.raises(ConnectionResetError):
+        block.close()
+    assert told == ["closed"]

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,11 +12,15 @@ import pytest
 from gunicorn.config import Config
 from gunicorn.http.wsgi import FileWrapper, Response
 
+from tests.support.between import FILE
+from tests.support.kernel import trace_syscalls
+from tests.support.servers import Server, gunicorn, workers
 from zcresponse.files import open_file
 from zcresponse.files.positioned import PositionedFile
-from zcresponse.wsgi.gunicorn import sends_no_more
+from zcresponse.wsgi.gunicorn import join_to_head, sends_no_more
 
 SIZE = 100_000
+SMALL = os.urandom(1000)
 
 
 @pytest.fixture
@@ -93,3 +98,100 @@ def test_a_file_that_has_grown_is_a_part(path: Path) -> None:
         path.write_bytes(bytes(SIZE + 1))
         with pytest.raises(io.UnsupportedOperation):
             positioned.fileno()
+
+
+# --- head and body in one call ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["sync", "gthread"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    path = tmp_path_factory.mktemp("between") / "small.bin"
+    path.write_bytes(SMALL)
+    with gunicorn("tests.support.between:app", worker_class=request.param, env={FILE: str(path)}) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("between", "writes"),
+    [("nothing", 1), ("passing", 1), ("other-start-response", 2), ("without-length", 3), ("in-pieces", 3)],
+)
+def test_a_small_body_leaves_together_with_its_head(server: Server, between: str, writes: int) -> None:
+    (worker,) = workers(server.pid)
+    with server.connect() as client:
+        assert client.get(f"/{between}").body == SMALL
+    with server.connect() as client, trace_syscalls(worker, names=("sendto",)) as trace:
+        assert client.get(f"/{between}").body == SMALL
+    assert trace.counts["sendto"] == writes
+
+
+@pytest.mark.parametrize("between", ["nothing", "passing", "other-start-response", "without-length", "in-pieces"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_answers_follow_each_other_on_a_connection(server: Server, between: str, method: str) -> None:
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(server.connect())
+        for _ in range(3):
+            answer = client.request(method, f"/{between}")
+            assert (answer.status, answer.body) == (200, SMALL if method == "GET" else b"")
+            client.assert_nothing_pending()
+            if not answer.head.keeps_alive:
+                client.close()
+                client = stack.enter_context(server.connect())
+
+
+@pytest.mark.parametrize("between", ["emptied", "emptied-and-open"])
+def test_a_head_whose_body_does_not_come_is_sent_all_the_same(server: Server, between: str) -> None:
+    with server.connect() as client:
+        client.send(f"GET /{between} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        assert client.read_to_end().startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+class Wire:
+    """A connection that keeps what is sent, call by call."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def sendall(self, data: bytes) -> None:
+        self.sent.append(data)
+
+    def fileno(self) -> int:
+        self.sent.append(b"asked")
+        return 7
+
+
+def started(wire: Wire, *fields: tuple[str, str]) -> Any:
+    """gunicorn's own response, as it is when an application has called `start_response`."""
+    request = SimpleNamespace(method="GET", version=(1, 1), should_close=lambda: False)
+    response = Response(request, wire, Config())
+    response.start_response("200 OK", [*fields])
+    return response
+
+
+def test_what_else_is_done_with_a_connection_comes_after_the_head() -> None:
+    wire = Wire()
+    response = started(wire, ("Content-Length", "3"))
+    assert join_to_head(response.start_response, 3) is not None
+    response.send_headers()
+    assert wire.sent == []
+    assert response.sock.fileno() == 7
+    assert [part[:8] for part in wire.sent] == [b"HTTP/1.1", b"asked"]
+    response.write(b"abc")
+    response.write(b"")
+    assert wire.sent[2:] == [b"abc"]
+
+
+@pytest.mark.parametrize("fields", [(), (("Content-Length", "4"),), (("Transfer-Encoding", "chunked"),)])
+def test_a_body_of_another_length_is_not_joined(fields: tuple[tuple[str, str], ...]) -> None:
+    assert join_to_head(started(Wire(), *fields).start_response, 3) is None
+
+
+def test_a_head_that_is_sent_is_not_waited_for() -> None:
+    wire = Wire()
+    response = started(wire, ("Content-Length", "3"))
+    response.send_headers()
+    assert join_to_head(response.start_response, 3) is None
+
+
+@pytest.mark.parametrize("start_response", [None, lambda *said: None, [].append])
+def test_nobody_elses_response_is_touched(start_response: Any) -> None:
+    assert join_to_head(start_response, 3) is None

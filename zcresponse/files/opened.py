@@ -233,6 +233,9 @@ def open_file(
         NotARegularFileError: a directory, FIFO, socket or device. A FIFO is refused without waiting for a writer.
         TypeError, ValueError: an argument that cannot be meant; it is named.
     """
+    if type(path_or_file) is str and type(offset) is int and offset == 0 and count is None:
+        # Most files.
+        return _adopt(_open_path(path_or_file), path_or_file, 0, None)
     check_window(offset, count)
     if isinstance(path_or_file, OpenedFile):
         return _again(path_or_file, offset, count, closefd)

@@ -12,11 +12,13 @@ from typing import IO, TYPE_CHECKING, Any, Final, SupportsIndex, TypeAlias, Unpa
 
 import flask
 import werkzeug.utils
-from flask import Flask, Response, current_app, has_app_context, request
+from flask import Flask, Response, current_app, request
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import NotFound
 from werkzeug.http import http_date
 from werkzeug.security import safe_join
 
+from zcresponse.arguments import check_delivery, check_text
 from zcresponse.events import OnTransfer
 from zcresponse.files import MemoryFile, OpenedFile, open_content
 from zcresponse.files.opened import is_lasting
@@ -25,8 +27,10 @@ from zcresponse.http.caching import CacheDirectives, format_cache_control
 from zcresponse.http.dates import format_http_date
 from zcresponse.http.mediatype import DEFAULT_MEDIA_TYPE, guess_media_type
 from zcresponse.machinetypes import guess_type
+from zcresponse.plan import FileOptions
 from zcresponse.plan.offload import SETTING
-from zcresponse.werkzeug import FileSending, open_from, plain_file, writable_tag
+from zcresponse.plan.response import check_options
+from zcresponse.werkzeug import FileSending, open_from, plain_file, set_fields, writable_tag
 from zcresponse.werkzeug import ZeroCopyFileResponse as _WerkzeugFileResponse
 from zcresponse.wsgi.transport import open_for
 from zcresponse.wsgi.wrappers import without_file_wrapper
@@ -62,18 +66,20 @@ class ZeroCopyFileResponse(_FlaskFile, _WerkzeugFileResponse, Response):
         # Flask turns a response that is not of this class into one, and what makes it ours would be lost.
         app = _current_app()
         wanted = Response if app is None else app.response_class
-        made = cls if issubclass(cls, wanted) else _join(cls, wanted)
+        made = cls if wanted is Response or issubclass(cls, wanted) else _join(cls, wanted)
         return super().__new__(made)
 
 
 def _current_app() -> Flask | None:
     """Return the application itself, of which each look at `current_app` would ask anew which one it is."""
-    return _the_app() if has_app_context() else None
+    try:
+        return _the_app()
+    except RuntimeError:
+        return None
 
 
-def _the_app() -> Flask:
-    # Flask's types call the proxy the application itself, which has no such method.
-    return current_app._get_current_object()  # type: ignore[attr-defined,no-any-return]
+# Flask's types call the proxy the application itself, which has no such method.
+_the_app: Final[Callable[[], Flask]] = current_app._get_current_object  # type: ignore[attr-defined]
 
 
 class Joined(_FlaskFile):
@@ -154,9 +160,13 @@ def send_file(
         TypeError, ValueError: an argument that cannot be meant.
     """
     app, environ = _the_app(), request.environ
+    if max_age is None:
+        max_age = app.get_send_file_max_age
     lasting = True
     if isinstance(path_or_file, (str, os.PathLike)):
-        path = os.path.join(app.root_path, os.fsdecode(path_or_file))
+        path = os.fsdecode(path_or_file)
+        if path[:1] != "/":
+            path = os.path.join(app.root_path, path)
         if _by_front_server(app, offset, count):
             fields = caching_fields(path, max_age, cache)
             response = flask.send_file(
@@ -257,33 +267,48 @@ def _send(
     **cache: Unpack[CacheDirectives],
 ) -> Response:
     try:
-        if download_name is None and content.path is not None:
+        if download_name is not None:
+            check_text("download_name", download_name)
+        elif content.path is not None:
             download_name = os.path.basename(content.path)
-        headers = caching_fields(content.path, max_age, cache)
+        check_delivery(on_transfer, sendfile)
+        fields = caching_fields(content.path, max_age, cache)
         content_type = None
         if mimetype is None and download_name is not None:
             content_type, mimetype, encoding = _guess(download_name)
             if encoding is not None and not as_attachment:
-                headers["Content-Encoding"] = encoding
-        if last_modified is not None and not isinstance(last_modified, datetime | int | float):
+                fields["Content-Encoding"] = encoding
+        options: FileOptions = {}
+        if etag is not True or not lasting:
+            options["etag"] = writable_tag(etag) if isinstance(etag, str) else bool(etag) and lasting
+        if last_modified is None:
+            if not lasting:
+                options["last_modified"] = False
+        elif isinstance(last_modified, datetime | int | float):
+            options["last_modified"] = last_modified
+        else:
             # What else Werkzeug can write: a date, a struct_time.
-            headers["Last-Modified"], last_modified = http_date(last_modified), None
-        response = ZeroCopyFileResponse(
-            content,
-            headers=headers,
-            mimetype=mimetype,
-            content_type=content_type,
-            download_name=download_name,
-            as_attachment=as_attachment,
-            conditional=conditional,
-            on_transfer=on_transfer,
-            sendfile=sendfile,
-            etag=writable_tag(etag) if isinstance(etag, str) else bool(etag) and lasting,
-            last_modified=lasting if last_modified is None else last_modified,
-        )
+            fields["Last-Modified"] = http_date(last_modified)
+        if options:
+            check_options(options)
+        headers = Headers()
+        set_fields(headers, [*fields.items()])
+        response = ZeroCopyFileResponse.__new__(ZeroCopyFileResponse)
     except BaseException:
         content.close()
         raise
+    response._answer_with(
+        content,
+        options,
+        headers=headers,
+        mimetype=mimetype,
+        content_type=content_type,
+        download_name=download_name,
+        as_attachment=as_attachment,
+        conditional=conditional,
+        on_transfer=on_transfer,
+        sendfile=sendfile,
+    )
     if conditional:
         response.make_conditional(environ)
     return response
@@ -308,10 +333,12 @@ def _guess(name: str) -> tuple[str | None, str | None, str | None]:
     Our table comes before the machine's.
     """
     guessed, encoding = guess_type(name)
-    stem, suffix = os.path.splitext(name)
-    coded = encoding is not None and suffix in mimetypes.encodings_map
-    # A name such as `site.tgz` has no suffix to tell by besides that of both.
-    own = DEFAULT_MEDIA_TYPE if encoding is not None and not coded else guess_media_type(stem if coded else name)
+    if encoding is None:
+        own = guess_media_type(name)
+    else:
+        stem, suffix = os.path.splitext(name)
+        # A name such as `site.tgz` has no suffix to tell by besides that of both.
+        own = guess_media_type(stem) if suffix in mimetypes.encodings_map else DEFAULT_MEDIA_TYPE
     return (None, guessed, encoding) if own == DEFAULT_MEDIA_TYPE and guessed else (own, None, encoding)
 
 

@@ -196,9 +196,8 @@ def describe_file(
     Raises:
         TypeError, ValueError: as `plan_file_response`.
     """
-    given = [(name, value) for name, value in fields]
     what = (media_type, filename, disposition, etag, last_modified, None)
-    return _described(file, given, what, time.time_ns(), cache)
+    return _described(file, list(fields), what, time.time_ns(), cache)
 
 
 def plan_described(
@@ -222,6 +221,8 @@ def plan_described(
     """
     if described is None or fields != described.fields:
         described = Description(*_taken(fields), file.size)
+    if status == 200 and offload is None and request.is_plain:
+        return _plain(request, file, described)
     return _decided(request, file, status, described, offload, time.time_ns())
 
 

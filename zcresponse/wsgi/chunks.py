@@ -11,9 +11,10 @@ from zcresponse.errors import FileTruncatedError
 from zcresponse.files import FileRegion, reading
 from zcresponse.files.linux import Storage
 from zcresponse.plan import Segment
+from zcresponse.plan.segments import total_length
 from zcresponse.wsgi.hubs import Hub, run_with
 
-__all__ = ["BLOCK", "Chunks", "OnClose"]
+__all__ = ["BLOCK", "Block", "Chunks", "OnClose", "read_whole"]
 
 #: What one turn of the iteration gives, in bytes.
 BLOCK: Final = 256 * 1024
@@ -45,14 +46,14 @@ class Chunks:
         on_close: OnClose,
         on_error: Callable[[], object] = lambda: None,
     ) -> None:
-        self._whole = sum(map(len, segments))
+        self._whole = total_length(segments)
         self._given = 0
         self._taken = 0
         self._error: BaseException | None = None
         self._on_error = on_error
         self._on_close: OnClose | None = on_close
         # Not a method: a body that somebody drops must be freed at once, and would be a circle.
-        self._blocks = _blocks(segments, self._whole, hub)
+        self._blocks = _only(segments, hub) if 0 < self._whole <= BLOCK else _blocks(segments, hub)
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -91,12 +92,71 @@ class Chunks:
             on_close(self._taken, False, None)
 
 
-def _blocks(segments: Sequence[Segment], whole: int, hub: Hub | None) -> Iterator[bytes]:
-    if whole <= BLOCK:
-        # One block, however many parts there are: the heads between them are a few bytes each.
-        if whole:
-            yield b"".join([_bytes_of(segment, 0, len(segment), hub) for segment in segments])
-        return
+class Block:
+    """A body of one block that has been read already, closed exactly once.
+
+    Args:
+        data: the body.
+        on_close: called once, by `close`.
+        on_start: called when the block is asked for; what it returns, if anything, is called in the end.
+    """
+
+    __slots__ = ("_data", "_on_close", "_on_end", "_on_start")
+
+    def __init__(
+        self,
+        data: bytes,
+        on_close: Callable[[], object],
+        on_start: Callable[[], Callable[[], object] | None] | None = None,
+    ) -> None:
+        self._data = data
+        self._on_close: Callable[[], object] | None = on_close
+        self._on_start = on_start
+        self._on_end: Callable[[], object] | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        if self._on_start is not None and self._on_end is None:
+            self._on_end = self._on_start()
+        return iter((self._data,))
+
+    def close(self) -> None:
+        """Say that the server is done with the body; further calls do nothing."""
+        on_close, self._on_close = self._on_close, None
+        if on_close is not None:
+            try:
+                if self._on_end is not None:
+                    self._on_end()
+            finally:
+                on_close()
+
+
+def read_whole(segment: Segment) -> bytes:
+    """Return all that was promised of a small body; waits for the disk.
+
+    Raises:
+        FileTruncatedError: the file has become shorter.
+        OSError: as `os.pread`.
+    """
+    return _bytes_of(segment, 0, len(segment), None)
+
+
+def _only(segments: Sequence[Segment], hub: Hub | None) -> Iterator[bytes]:
+    """Give one block, however many parts there are: the heads between them are a few bytes each."""
+    if len(segments) > 1:
+        return map(_joined, (segments,), (hub,))
+    # Read when it is asked for.
+    return map(_all_of, segments, (hub,))
+
+
+def _all_of(segment: Segment, hub: Hub | None) -> bytes:
+    return _bytes_of(segment, 0, len(segment), hub)
+
+
+def _joined(segments: Sequence[Segment], hub: Hub | None) -> bytes:
+    return b"".join([_all_of(segment, hub) for segment in segments])
+
+
+def _blocks(segments: Sequence[Segment], hub: Hub | None) -> Iterator[bytes]:
     for segment in segments:
         for start in range(0, len(segment), BLOCK):
             yield _bytes_of(segment, start, min(BLOCK, len(segment) - start), hub)

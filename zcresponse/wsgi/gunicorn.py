@@ -1,20 +1,27 @@
-"""How long a body gunicorn takes one of our files to be, told while it asks the file for its descriptor.
+"""What gunicorn does with an answer, told and changed by its own `Response`.
 
-Its `Response.sendfile` sends as much as Content-Length says from where the file stands, and without one all that
-follows. The field may be missing although we gave it: a middleware on the way has taken it out. No application hears of
-that, but gunicorn asks for the descriptor in that very method, whose frame knows. A file that gives none is read.
+How long it takes one of our files to be, told while it asks the file for its descriptor: `Response.sendfile` sends as
+much as Content-Length says from where the file stands, and without one all that follows. The field may be missing
+although we gave it, for a middleware on the way has taken it out. No application hears of that, but gunicorn asks for
+the descriptor in that very method, whose frame knows. A file that gives none is read.
+
+And how often it writes: a head, then the body. A small body leaves together with its head by a connection that keeps
+back what is sent first, in the place of gunicorn's own.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 from zcresponse.files import FileRegion
+from zcresponse.wsgi.types import StartResponse
 
-__all__ = ["sends_no_more"]
+__all__ = ["join_to_head", "sends_no_more"]
 
 #: Whose frame it is; looked at in 25.0 and 27.0.
 _MODULE: Final = "gunicorn.http.wsgi"
@@ -38,3 +45,56 @@ def sends_no_more(region: FileRegion) -> bool:
             return getattr(frame.f_locals.get("self"), "response_length", None) == region.count
         frame = frame.f_back
     return False
+
+
+def join_to_head(start_response: StartResponse | None, count: int) -> Callable[[], object] | None:
+    """Let the head, which is not sent yet, leave together with a body of `count` bytes that follows at once.
+
+    Does nothing where `start_response` is not gunicorn's own, or it has heard of another length.
+
+    Returns:
+        To be called when the answer is done: sends what is still kept back, should the body not have come.
+    """
+    response: Any = getattr(start_response, "__self__", None)
+    if response is None or type(response).__module__ != _MODULE:
+        return None
+    if response.headers_sent or response.response_length != count or response.chunked:
+        return None
+    joining = response.sock = _Joining(response.sock)
+    return joining.flush
+
+
+class _Joining:
+    """A connection on which what is sent first waits for what is sent next."""
+
+    __slots__ = ("_first", "_sock")
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        self._first: bytes | None = None
+
+    def sendall(self, data: bytes) -> None:
+        first = self._first
+        if first is None:
+            self._first = data
+        elif first:
+            self._first = b""
+            self._sock.sendall(first + data)
+        else:
+            self._sock.sendall(data)
+
+    def flush(self) -> None:
+        """Send what waits; nothing waits any more."""
+        first, self._first = self._first, b""
+        if first:
+            self._sock.sendall(first)
+
+    def __getattr__(self, name: str) -> Any:
+        # Whatever else is done with the connection comes after what was sent.
+        self.flush()
+        return getattr(self._sock, name)
+
+    def __del__(self) -> None:
+        # Of a body that somebody has taken out and not closed.
+        with suppress(OSError):
+            self.flush()

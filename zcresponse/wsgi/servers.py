@@ -22,7 +22,7 @@ from types import BuiltinMethodType
 from typing import Any, Final
 
 from zcresponse.files import FileRegion
-from zcresponse.wsgi.gunicorn import sends_no_more
+from zcresponse.wsgi.gunicorn import join_to_head, sends_no_more
 from zcresponse.wsgi.hubs import Hub
 from zcresponse.wsgi.types import Environ, StartResponse
 from zcresponse.wsgi.waitress import sending_wrapper
@@ -59,6 +59,9 @@ class Server:
         shows: whether whoever asks a file for its descriptor will send the region and no more; None: to be trusted.
         hears: whether the Content-Length that is given to a `start_response`, None where nobody knows which, reaches
             the server, which would send what follows a region without it.
+        joins: lets head and body leave together. Told, when a body is about to be given to the server as one block,
+            which `start_response` it was announced to (None: nobody knows) and how many bytes it has; returns what is
+            to be called in the end, if anything.
         hub: whose greenlets share its thread, if any: they must not wait for a disk.
         dates: whether it gives answers the Date that they must have (RFC 9110 §6.6.1).
         hang_up: ends the connection of a body that cannot be completed, where an error that comes out of the body does
@@ -74,9 +77,14 @@ class Server:
     wrapper: Callable[[Environ, Callable[..., Any]], Callable[..., Any]] = lambda environ, own: own
     shows: Callable[[FileRegion], bool] | None = None
     hears: Callable[[StartResponse | None], bool] = lambda start_response: True
+    joins: Callable[[StartResponse | None, int], Callable[[], object] | None] | None = None
     hub: Hub | None = None
     dates: bool = True
     hang_up: Callable[[Environ], object] = lambda environ: None
+
+    def reads_small(self, count: int) -> bool:
+        """Whether a body of `count` bytes may be read when the answer is made, for it is given as bytes anyway."""
+        return self.hub is None and (self.takes is Takes.NOTHING or count < self.wrapper_from)
 
 
 def _hang_up(fd: int, *, reset: bool = False) -> None:
@@ -108,10 +116,12 @@ _WITHOUT_WRAPPER: Final = Server("the server", "", reason="the server offers no 
 
 # By its wrapper each body costs it some 30 us more (fstat, lseek, a selector), which is a tenth of the time of a small
 # one, and hardly to be seen from 64 KiB on: measured from 1 to 256 KiB, sync and gthread.
-_GUNICORN: Final = Server("gunicorn", "27.0.1", Takes.REGION, wrapper_from=64 * 1024, shows=sends_no_more)
+_GUNICORN: Final = Server(
+    "gunicorn", "27.0.1", Takes.REGION, wrapper_from=64 * 1024, shows=sends_no_more, joins=join_to_head
+)
 # 20.1 begins at the first byte, wherever the file stands; 21 and newer look.
 _GUNICORN_OLD: Final = Server("gunicorn", "20.1", reason="gunicorn before 21 does not look where a file stands")
-_GUNICORN_TLS: Final = Server("gunicorn", "27.0.1", reason="gunicorn cannot use sendfile over TLS")
+_GUNICORN_TLS: Final = Server("gunicorn", "27.0.1", reason="gunicorn cannot use sendfile over TLS", joins=join_to_head)
 _GUNICORN_HTTP2: Final = Server("gunicorn", "27.0.1", reason="gunicorn cannot use sendfile over HTTP/2")
 # It reads where sendfile would have been.
 _GUNICORN_GEVENT: Final = Server("gunicorn", "27.0.1", reason="gunicorn does not use sendfile on gevent", hub="gevent")

@@ -24,7 +24,7 @@ from zcresponse.http.request import RequestHead
 from zcresponse.plan import Offload, PlanOptions, ResponsePlan, plan_file_response
 from zcresponse.plan.offload import offload_of
 from zcresponse.plan.response import Fields, values_of
-from zcresponse.wsgi.chunks import BLOCK, Chunks
+from zcresponse.wsgi.chunks import BLOCK, Block, Chunks, read_whole
 from zcresponse.wsgi.hubs import Hub, close_fd, run_in_thread, start_in_thread
 from zcresponse.wsgi.servers import Takes, best_wrapper, server_behind
 from zcresponse.wsgi.types import Environ, StartResponse
@@ -64,6 +64,9 @@ _CONDITIONS: Final = frozenset(
     ("HTTP_RANGE", "HTTP_IF_RANGE", "HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE",
      "HTTP_IF_UNMODIFIED_SINCE")
 )  # fmt: skip
+
+#: Up to here, in bytes, a body that a server takes as bytes is read when the answer is made.
+_SMALL: Final = 64 * 1024
 
 # A mistake in the environment is told when the application is loaded, not to its first client.
 offload_of()
@@ -282,7 +285,18 @@ def make_body(
         on_close: called when it is done.
         start_response, sendfile: as for `choose_delivery`.
         on_transfer: called with a `Transfer` at the end.
+
+    Raises:
+        FileTruncatedError, OSError: a small file cannot be read any more; `on_close` was not called.
     """
+    if len(plan.segments) == 1 and not events.wanted(on_transfer):
+        (segment,) = plan.segments
+        server = server_behind(environ)
+        if len(segment) <= _SMALL and server.reads_small(len(segment)):
+            # Before anything is said: should the file have become shorter, there is an error to be answered.
+            data = read_whole(segment)
+            joins = server.joins
+            return Block(data, on_close, None if joins is None else partial(joins, start_response, len(data)))
     content = make_content(
         plan,
         file,

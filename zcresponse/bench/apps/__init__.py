@@ -1,7 +1,7 @@
 """The applications under test, a module for each framework; files come from the directory that a variable names.
 
 Each has, as far as its framework goes, `stock` with the framework's own file response and `zero_copy` with ours; both
-answer `/empty` with nothing.
+answer `/empty/NAME` with nothing, by a view that does the rest of what the others do.
 """
 
 from __future__ import annotations

@@ -18,8 +18,9 @@ if not settings.configured:
     django.setup()
 
 
-def empty(request: HttpRequest) -> HttpResponseBase:
+def empty(request: HttpRequest, name: str) -> HttpResponseBase:
     """Nothing."""
+    path_of(name)
     return HttpResponse()
 
 
@@ -28,7 +29,7 @@ def stock(request: HttpRequest, name: str) -> HttpResponseBase:
     return FileResponse(open(path_of(name), "rb"))
 
 
-urlpatterns = [path("empty", empty), path("<name>", stock)]
+urlpatterns = [path("empty/<name>", empty), path("<name>", stock)]
 
 asgi = get_asgi_application()
 wsgi = get_wsgi_application()

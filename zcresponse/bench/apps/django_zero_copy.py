@@ -17,8 +17,9 @@ if not settings.configured:
     django.setup()
 
 
-def empty(request: HttpRequest) -> HttpResponseBase:
+def empty(request: HttpRequest, name: str) -> HttpResponseBase:
     """Nothing."""
+    path_of(name)
     return HttpResponse()
 
 
@@ -27,7 +28,7 @@ def zero_copy(request: HttpRequest, name: str) -> HttpResponseBase:
     return ZeroCopyFileResponse(path_of(name))
 
 
-urlpatterns = [path("empty", empty), path("<name>", zero_copy)]
+urlpatterns = [path("empty/<name>", empty), path("<name>", zero_copy)]
 
 asgi = get_asgi_application()
 wsgi = get_wsgi_application()

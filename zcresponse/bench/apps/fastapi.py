@@ -14,10 +14,11 @@ zero_copy = FastAPI()
 stock = FastAPI()
 
 
-@zero_copy.get("/empty")
-@stock.get("/empty")
-async def empty() -> Response:
+@zero_copy.get("/empty/{name}")
+@stock.get("/empty/{name}")
+async def empty(name: str) -> Response:
     """Nothing."""
+    path_of(name)
     return Response()
 
 

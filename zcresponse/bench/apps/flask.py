@@ -16,11 +16,12 @@ upgraded = Flask("upgraded")
 ZeroCopy(upgraded)
 
 
-@zero_copy.get("/empty")
-@upgraded.get("/empty")
-@stock.get("/empty")
-def empty() -> str:
+@zero_copy.get("/empty/<name>")
+@upgraded.get("/empty/<name>")
+@stock.get("/empty/<name>")
+def empty(name: str) -> str:
     """Nothing."""
+    path_of(name)
     return ""
 
 

@@ -44,6 +44,7 @@ async def constant(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def _empty(request: Request) -> Response:
+    path_of(request.path_params["name"])
     return Response()
 
 
@@ -55,5 +56,5 @@ async def _stock(request: Request) -> Response:
     return FileResponse(path_of(request.path_params["name"]))
 
 
-zero_copy = Starlette(routes=[Route("/empty", _empty), Route("/{name}", _zero_copy)])
-stock = Starlette(routes=[Route("/empty", _empty), Route("/{name}", _stock)])
+zero_copy = Starlette(routes=[Route("/empty/{name}", _empty), Route("/{name}", _zero_copy)])
+stock = Starlette(routes=[Route("/empty/{name}", _empty), Route("/{name}", _stock)])
