@@ -88,12 +88,14 @@ def test_a_framework_is_measured_as_it_is_and_with_zcresponse(tmp_path: Path) ->
     assert compared == {
         "Starlette, uvicorn": None,
         "Starlette, uvicorn, zcresponse": "Starlette, uvicorn",
-        "Flask, gunicorn": None,
-        "Flask, gunicorn, zcresponse": "Flask, gunicorn",
         "Flask, gunicorn sync": None,
         "Flask, gunicorn sync, zcresponse": "Flask, gunicorn sync",
+        "Flask, gunicorn gthread": None,
+        "Flask, gunicorn gthread, zcresponse": "Flask, gunicorn gthread",
+        "Flask, gunicorn gevent": None,
+        "Flask, gunicorn gevent, zcresponse": "Flask, gunicorn gevent",
     }
-    assert len(re.findall(r"(?m)^  with zcresponse( +[\d.]+){6} *$", done.stdout)) == 3, done.stdout
+    assert len(re.findall(r"(?m)^  with zcresponse( +[\d.]+){6} *$", done.stdout)) == 4, done.stdout
     assert os.listdir() == ["run.json"]
     assert nothing_is_left(tmp_path)
 

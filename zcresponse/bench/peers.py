@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -12,10 +12,7 @@ from typing import Final
 from zcresponse.bench import servers
 from zcresponse.bench.servers import Block
 
-__all__ = ["RAW", "SERVERS", "Peer"]
-
-_APPS: Final = "zcresponse.bench.apps"
-_OURS: Final = "zcresponse.uvicorn:ZeroCopyProtocol"
+__all__ = ["DAPHNE", "GRANIAN", "HYPERCORN", "RAW", "SERVERS", "WSGI", "Peer", "Runner", "pair"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +38,6 @@ class Peer:
         return next((name for name in self.needs if importlib.util.find_spec(name) is None), "")
 
 
-#: Up to here, in bytes, a file is sent by who reads it into memory as a whole.
-_IN_MEMORY: Final = 256 * 1024 * 1024
-
 _BLOCKS: Final = "read and send, 64 KiB"
 
 #: Loops over a bare socket, all in the standard library but for the last.
@@ -57,48 +51,75 @@ RAW: Final = (
 )
 
 
-def _pair(
-    framework: str, server: str, stock: Callable[[Path], Block], zero_copy: Callable[[Path], Block]
-) -> tuple[Peer, Peer]:
-    name = f"{framework}, {server}"
-    needs = (framework.lower(), server.partition(" ")[0])
-    return Peer(name, stock, "", needs), Peer(f"{name}, zcresponse", zero_copy, name, needs)
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """A server that runs applications.
+
+    Attributes:
+        name: What tables call it.
+        needs: Modules that have to be there.
+        start: Starts it on an application and a directory.
+        start_ours: The same for our response, where it is told of our protocol; None: not differently.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    start: Callable[[str, Path], Block]
+    start_ours: Callable[[str, Path], Block] | None = None
 
 
-def _on(
-    server: str, start: Callable[[str, Path], Block], framework: str, stock: str, zero_copy: str
-) -> tuple[Peer, Peer]:
-    """A pair on a server that is started in the same way for both."""
-    return _pair(framework, server, partial(start, f"{_APPS}.{stock}"), partial(start, f"{_APPS}.{zero_copy}"))
+_UVICORN: Final = Runner(
+    "uvicorn", ("uvicorn",), servers.uvicorn, partial(servers.uvicorn, http="zcresponse.uvicorn:ZeroCopyProtocol")
+)
+_UVICORN_WORKER: Final = Runner(
+    "gunicorn",
+    ("gunicorn", "uvicorn", "uvicorn_worker"),
+    partial(servers.gunicorn, worker_class="uvicorn_worker.UvicornWorker"),
+    partial(servers.gunicorn, worker_class=f"{servers.APPS}.workers.ZeroCopyWorker"),
+)
+HYPERCORN: Final = Runner("hypercorn", ("hypercorn",), servers.hypercorn)
+DAPHNE: Final = Runner("daphne", ("daphne",), servers.daphne)
+GRANIAN: Final = Runner("granian", ("granian",), servers.granian)
+_SYNC: Final = Runner("gunicorn sync", ("gunicorn",), partial(servers.gunicorn, worker_class="sync"))
+_GTHREAD: Final = Runner("gunicorn gthread", ("gunicorn",), partial(servers.gunicorn, worker_class="gthread"))
+
+#: Those for WSGI.
+WSGI: Final = (
+    _SYNC,
+    _GTHREAD,
+    Runner("gunicorn gevent", ("gunicorn", "gevent"), partial(servers.gunicorn, worker_class="gevent")),
+    Runner("waitress", ("waitress",), servers.waitress),
+    Runner("cheroot", ("cheroot",), servers.cheroot),
+)
 
 
-def _on_uvicorn(framework: str, stock: str, zero_copy: str) -> tuple[Peer, Peer]:
-    return _pair(
-        framework,
-        "uvicorn",
-        partial(servers.uvicorn, f"{_APPS}.{stock}"),
-        partial(servers.uvicorn, f"{_APPS}.{zero_copy}", http=_OURS),
+def pair(framework: str, app: str, runner: Runner, *, most: int | None = None) -> tuple[Peer, Peer]:
+    """The framework's own response on a server, and ours.
+
+    Args:
+        framework: Its name; in small letters, that of its module.
+        app: The application, with {} for `stock` or `zero_copy`.
+        runner: The server.
+        most: The largest file that the framework's own is measured with, in bytes.
+    """
+    name = f"{framework}, {runner.name}"
+    needs = (framework.lower(), *runner.needs)
+    start_ours = runner.start_ours or runner.start
+    return (
+        Peer(name, partial(runner.start, app.format("stock")), "", needs, most),
+        Peer(f"{name}, zcresponse", partial(start_ours, app.format("zero_copy")), name, needs),
     )
-
-
-def _reading_whole(pair: tuple[Peer, Peer]) -> tuple[Peer, Peer]:
-    """A pair of which the framework's own response reads the whole file into memory."""
-    stock, zero_copy = pair
-    return replace(stock, most=_IN_MEMORY), zero_copy
 
 
 #: Frameworks on servers, each as it is and with zcresponse.
 SERVERS: Final = (
-    *_on_uvicorn("Starlette", "starlette:stock", "starlette:zero_copy"),
-    *_on_uvicorn("FastAPI", "fastapi:stock", "fastapi:zero_copy"),
-    *_reading_whole(_on_uvicorn("Django", "django_stock:asgi", "django_zero_copy:asgi")),
-    *_on("hypercorn", servers.hypercorn, "Starlette", "starlette:stock", "starlette:zero_copy"),
-    *_on("daphne", servers.daphne, "Starlette", "starlette:stock", "starlette:zero_copy"),
-    *_on("granian", servers.granian, "Starlette", "starlette:stock", "starlette:zero_copy"),
-    *_on("gunicorn", servers.gunicorn, "Flask", "flask:stock", "flask:zero_copy"),
-    *_on("gunicorn", servers.gunicorn, "Django", "django_stock:wsgi", "django_zero_copy:wsgi"),
-    *_on("gunicorn sync", partial(servers.gunicorn, threads=1), "Flask", "flask:stock", "flask:zero_copy"),
-    *_on("waitress", servers.waitress, "Flask", "flask:stock", "flask:zero_copy"),
-    *_on("cheroot", servers.cheroot, "Flask", "flask:stock", "flask:zero_copy"),
+    *pair("Starlette", "starlette:{}", _UVICORN),
+    *pair("FastAPI", "fastapi:{}", _UVICORN),
+    # Its own response reads the whole file into memory there.
+    *pair("Django", "django_{}:asgi", _UVICORN, most=256 * 1024 * 1024),
+    *pair("FastAPI", "fastapi:{}", _UVICORN_WORKER),
+    *(peer for runner in (HYPERCORN, DAPHNE, GRANIAN) for peer in pair("Starlette", "starlette:{}", runner)),
+    *(peer for runner in WSGI for peer in pair("Flask", "flask:{}", runner)),
+    *(peer for runner in (_SYNC, _GTHREAD) for peer in pair("Django", "django_{}:wsgi", runner)),
     Peer("aiohttp", servers.aiohttp, "", ("aiohttp",)),
 )

@@ -18,8 +18,8 @@ __all__ = ["describe", "encoded", "processor", "write"]
 
 #: What is measured, and what it is measured on, by the names of their distributions.
 _DISTRIBUTIONS: Final = (
-    "aiohttp", "cheroot", "daphne", "django", "fastapi", "flask", "granian", "gunicorn", "h11", "httptools",
-    "hypercorn", "starlette", "uvicorn", "uvloop", "waitress", "werkzeug",
+    "aiohttp", "cheroot", "daphne", "django", "fastapi", "flask", "gevent", "granian", "gunicorn", "h11", "httptools",
+    "hypercorn", "starlette", "uvicorn", "uvicorn-worker", "uvloop", "waitress", "werkzeug",
 )  # fmt: skip
 
 

@@ -17,8 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-__all__ = ["FILES", "Block", "Running", "Server", "ServerFailed", "aiohttp", "cheroot", "daphne", "granian", "gunicorn",
-           "hypercorn", "raw", "run", "uvicorn", "waitress"]  # fmt: skip
+__all__ = ["APPS", "FILES", "Block", "Running", "Server", "ServerFailed", "aiohttp", "cheroot", "daphne", "granian",
+           "gunicorn", "hypercorn", "raw", "run", "uvicorn", "waitress"]  # fmt: skip
+
+#: The package of the applications.
+APPS: Final = "zcresponse.bench.apps"
 
 #: The variable that names the directory whose files the applications answer with.
 FILES: Final = "ZCRESPONSE_BENCH_FILES"
@@ -140,35 +143,32 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-# --- one small function per server ------------------------------------------------------------------------------------
+# --- one small function per server; an application is named within `APPS`, as "flask:stock" ---------------------------
 
 
-def _python(module: str, *args: str) -> list[str]:
-    return [sys.executable, "-m", module, *args]
-
-
-def _files(directory: Path) -> dict[str, str]:
-    return {FILES: str(directory.absolute())}
+def _serve(module: str, *args: str, directory: Path, port: int | None = None) -> Block:
+    """Run a module as a program that is told where the files are."""
+    return run([sys.executable, "-m", module, *args], port=port, env={FILES: str(directory.absolute())})
 
 
 def raw(way: str, directory: Path) -> Block:
     """One of the ways of `zcresponse.bench.raw`."""
-    return run(_python("zcresponse.bench.raw", way, str(directory.absolute())))
+    return _serve("zcresponse.bench.raw", way, str(directory.absolute()), directory=directory)
 
 
 def uvicorn(app: str, directory: Path, *, http: str = "auto", loop: str = "auto") -> Block:
     """uvicorn; its own choice of loop and parser, unless told otherwise."""
     args = ["--host", "127.0.0.1", "--port", "0", "--http", http, "--loop", loop, "--lifespan", "off"]
-    return run(_python("uvicorn", app, *args, "--no-access-log"), env=_files(directory))
+    return _serve("uvicorn", f"{APPS}.{app}", *args, "--no-access-log", directory=directory)
 
 
 def hypercorn(app: str, directory: Path) -> Block:
     """hypercorn."""
-    return run(_python("hypercorn", app, "--bind", "127.0.0.1:0"), env=_files(directory))
+    return _serve("hypercorn", f"{APPS}.{app}", "--bind", "127.0.0.1:0", directory=directory)
 
 
 @contextlib.contextmanager
-def granian(app: str, directory: Path, *, interface: str = "asgi") -> Iterator[Server]:
+def granian(app: str, directory: Path) -> Iterator[Server]:
     """granian, which does not know port 0: one is held by a socket that never listens, and shared with it."""
     if not hasattr(socket, "SO_REUSEPORT"):
         raise ServerFailed("no port can be held for it on this platform")
@@ -176,35 +176,38 @@ def granian(app: str, directory: Path, *, interface: str = "asgi") -> Iterator[S
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         holder.bind(("127.0.0.1", 0))
         port = holder.getsockname()[1]
-        args = ["--interface", interface, "--host", "127.0.0.1", "--port", str(port), app]
-        with run(_python("granian", *args), port=port, env=_files(directory)) as server:
+        args = ["--interface", "asgi", "--host", "127.0.0.1", "--port", str(port), f"{APPS}.{app}"]
+        with _serve("granian", *args, directory=directory, port=port) as server:
             yield server
 
 
 def daphne(app: str, directory: Path) -> Block:
     """daphne."""
-    return run(_python("daphne", "--bind", "127.0.0.1", "--port", "0", app), env=_files(directory))
+    return _serve("daphne", "--bind", "127.0.0.1", "--port", "0", f"{APPS}.{app}", directory=directory)
 
 
-def gunicorn(app: str, directory: Path, *, threads: int = 8) -> Block:
-    """gunicorn with one worker; of 1 thread it is its `sync` worker."""
-    args = ["--bind", "127.0.0.1:0", "--threads", str(threads)]
+def gunicorn(app: str, directory: Path, *, worker_class: str) -> Block:
+    """gunicorn with one worker; `gthread` has 8 threads."""
+    # It turns away what comes beyond 1,000 connections, and keeps one of them back.
+    args = ["--bind", "127.0.0.1:0", "--worker-class", worker_class, "--worker-connections", "2000"]
+    if worker_class == "gthread":
+        args += ["--threads", "8"]
     # Newer releases put a control socket into the home directory, which others of theirs may be using.
     if importlib.util.find_spec("gunicorn.ctl") is not None:
         args.append("--no-control-socket")
-    return run(_python("gunicorn", app, *args), env=_files(directory))
+    return _serve("gunicorn", f"{APPS}.{app}", *args, directory=directory)
 
 
 def waitress(app: str, directory: Path) -> Block:
     """waitress."""
-    return run(_python("waitress", "--listen=127.0.0.1:0", app), env=_files(directory))
+    return _serve("waitress", "--listen=127.0.0.1:0", f"{APPS}.{app}", directory=directory)
 
 
 def cheroot(app: str, directory: Path) -> Block:
     """cheroot, whose own command does not tell its port."""
-    return run(_python("zcresponse.bench.apps.cheroot", app), env=_files(directory))
+    return _serve(f"{APPS}.cheroot", f"{APPS}.{app}", directory=directory)
 
 
 def aiohttp(directory: Path) -> Block:
     """aiohttp's own server with its own FileResponse."""
-    return run(_python("zcresponse.bench.apps.aiohttp"), env=_files(directory))
+    return _serve(f"{APPS}.aiohttp", directory=directory)

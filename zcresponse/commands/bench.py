@@ -106,7 +106,7 @@ def command(
     \b
     zcresponse bench                           everything, 100 times 64 MiB
     zcresponse bench --only raw --runs 10      bare sockets, in a few seconds
-    zcresponse bench --match gunicorn          Flask and Django on gunicorn
+    zcresponse bench --match gunicorn          FastAPI, Flask and Django on gunicorn
     zcresponse bench dataset.parquet           a file of yours
     zcresponse bench --size 4GB --only raw --match '8 KiB' --match sendfile
                                                a few ways, with a big file
