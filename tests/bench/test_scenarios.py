@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.servers import ROOT
+from zcresponse.bench import measure, usage
 from zcresponse.bench.figures import KIB, MIB
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc tells what was used")
@@ -74,6 +75,18 @@ def test_chunks_are_measured_on_other_servers(where: str, tmp_path: Path) -> Non
     done = benchmarks(tmp_path, "chunks", *peers, "--rounds", "1", "--size", "1MiB")
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(rf"(?m)^zcresponse chunks{where} +[\d.]", done.stdout), done.stdout
+
+
+@pytest.mark.parametrize("framework", ["Starlette", "Flask"])
+def test_an_application_and_what_stands_in_front_are_one_peer(framework: str, tmp_path: Path) -> None:
+    name = f"offloaded, {framework}"
+    (tmp_path / "a.bin").write_bytes(bytes(3_000_000))
+    with PEERS[name].start(tmp_path) as server:
+        commands = [Path(f"/proc/{each}/cmdline").read_bytes() for each in usage.processes(server.pid)]
+        figures = measure.download(server, "a.bin", expected=3_000_000)
+    assert any(b"nginx" in words for words in commands)
+    assert any(b"zcresponse.bench.apps" in words for words in commands)
+    assert figures["CPU s per GiB"] > 0
 
 
 def test_the_crossover_is_told_and_drawn(tmp_path: Path) -> None:

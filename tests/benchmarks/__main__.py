@@ -9,9 +9,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.benchmarks.peers import PEERS, WSGI, reason_against
+from tests.benchmarks.peers import PEERS, reason_against
 from tests.benchmarks.scenarios import SCENARIOS, Bench, MeasurementFailed, run
-from tests.support import wsgi_servers
 from tests.support.servers import ServerFailed
 from zcresponse.bench import report
 from zcresponse.bench.files import make_file, parse_size
@@ -80,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     left_out = _left_out(taking_part & set(chosen.peer or PEERS))
     for name, reason in left_out.items():
         print(f"left out: {name}: {reason}", file=sys.stderr)
-    what = report.describe(filter(None, (wsgi_servers.SERVERS[name].distribution for name in WSGI)))
+    what = report.describe(("mod_wsgi", "pyuwsgi"))
     results: dict[str, object] = {}
     failed: list[str] = []
     with Bench.open(chosen.directory, big, chosen.seconds) as bench:

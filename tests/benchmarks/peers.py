@@ -1,4 +1,4 @@
-"""The servers that are measured."""
+"""The servers that are measured: those of `zcresponse bench`, and what it does not have."""
 
 from __future__ import annotations
 
@@ -7,203 +7,181 @@ import shutil
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from tests.support import servers, wsgi_servers
-from zcresponse.bench import servers as bench_servers
-from zcresponse.bench.peers import Peer
-from zcresponse.bench.servers import FILES, Server
+from tests.support import wsgi_servers
+from tests.support.front_servers import FRONTS
+from tests.support.servers import certificate, nginx
+from tests.support.servers import uvicorn as run_uvicorn
+from zcresponse.bench import servers
+from zcresponse.bench.peers import DAPHNE, GRANIAN, HYPERCORN, SERVERS, Peer, Runner, pair
+from zcresponse.bench.peers import WSGI as COMMANDS_WSGI
+from zcresponse.bench.servers import APPS, FILES, Block, Server
 
-__all__ = ["DJANGO_WSGI", "FRAMEWORKS", "PEERS", "WSGI", "Peer", "reason_against"]
+__all__ = ["BEHIND", "CHUNKED", "DJANGO_WSGI", "PEERS", "WSGI", "Peer", "ours", "reason_against"]
 
-_APPS = "zcresponse.bench.apps"
 _OURS = "zcresponse.uvicorn:ZeroCopyHttpToolsProtocol"
 _OURS_H11 = "zcresponse.uvicorn:ZeroCopyH11Protocol"
 
-_Start = Callable[[Path], AbstractContextManager[Server]]
+
+# --- started in another way than by the command -----------------------------------------------------------------------
 
 
-def _uvicorn(app: str, http: str = "httptools", *, loop: str = "uvloop") -> _Start:
-    return lambda directory: servers.uvicorn(
-        f"{_APPS}.{app}", "--no-access-log", loop=loop, http=http, env={FILES: str(directory)}
-    )
-
-
-def _uvicorn_tls(app: str) -> _Start:
-    return lambda directory: servers.uvicorn(
-        f"{_APPS}.{app}",
+def _uvicorn_tls(app: str, directory: Path) -> AbstractContextManager[Server]:
+    return run_uvicorn(
+        f"{APPS}.{app}",
         "--no-access-log",
         loop="uvloop",
         http=_OURS,
-        tls=servers.certificate(),
+        tls=certificate(),
         env={FILES: str(directory)},
     )
 
 
-def _hypercorn(app: str) -> _Start:
-    return lambda directory: servers.hypercorn(f"{_APPS}.{app}", env={FILES: str(directory)})
-
-
-def _daphne(app: str) -> _Start:
-    return lambda directory: servers.daphne(f"{_APPS}.{app}", env={FILES: str(directory)})
-
-
-def _uvicorn_worker(app: str, worker_class: str) -> _Start:
-    """gunicorn with a worker of uvicorn's."""
-    return lambda directory: servers.gunicorn(f"{_APPS}.{app}", worker_class=worker_class, env={FILES: str(directory)})
-
-
-def _granian(app: str) -> _Start:
-    return lambda directory: servers.granian(f"{_APPS}.{app}", env={FILES: str(directory)})
+def _wsgi(server: str, app: str, directory: Path) -> AbstractContextManager[Server]:
+    return wsgi_servers.start(server, f"{APPS}.{app}", env={FILES: str(directory)})
 
 
 def _nginx(directory: Path) -> AbstractContextManager[Server]:
     # Without the directive it closes a connection after 1,000 requests.
-    return servers.nginx(directory, directives="keepalive_requests 100000000;")
+    return nginx(directory, directives="keepalive_requests 100000000;")
 
 
-def _wsgi(server: str, app: str) -> _Start:
-    # gunicorn turns away what comes beyond 1,000 connections, and keeps one of them back.
-    args = ("--worker-connections", "2000") if server == "gunicorn gthread" else ()
-    return lambda directory: wsgi_servers.start(server, f"{_APPS}.{app}", *args, env={FILES: str(directory)})
-
-
-def _front(server: str, app: str, how: str) -> _Start:
+def _front(name: str, directory: Path) -> Block:
     """nginx in front of an application, see `tests.benchmarks.front`."""
-    command = [sys.executable, "-m", "tests.benchmarks.front"]
-    return lambda directory: servers.run_server([*command, str(directory), server, f"{_APPS}.{app}", how])
+    env = FRONTS["nginx"].environment(directory) if name.startswith("offloaded") else {}
+    return servers.run([sys.executable, "-m", "tests.benchmarks.front", str(directory), name], env=env)
 
 
-#: The WSGI servers that are measured with Flask, and the modules that each needs.
-WSGI = {
-    "gunicorn sync": ("gunicorn",),
-    "gunicorn gthread": ("gunicorn",),
-    "gunicorn gevent": ("gunicorn", "gevent"),
-    "waitress": ("waitress",),
-    "cheroot": ("cheroot",),
-    "uwsgi http-socket": ("pyuwsgi",),
-    "mod_wsgi embedded": ("mod_wsgi",),
-    "mod_wsgi daemon": ("mod_wsgi",),
-}
+# --- by name ----------------------------------------------------------------------------------------------------------
 
-#: Those that are measured with Django.
+_MORE_WSGI = (
+    Runner("uwsgi http-socket", ("pyuwsgi",), partial(_wsgi, "uwsgi http-socket")),
+    Runner("mod_wsgi embedded", ("mod_wsgi",), partial(_wsgi, "mod_wsgi embedded")),
+    Runner("mod_wsgi daemon", ("mod_wsgi",), partial(_wsgi, "mod_wsgi daemon")),
+)
+
+#: The WSGI servers that are measured with Flask, and the names of those that are measured with Django.
+WSGI = (*COMMANDS_WSGI, *_MORE_WSGI)
 DJANGO_WSGI = ("gunicorn sync", "gunicorn gthread")
 
-#: By the framework's own on a server, that and ours there: what a user's view is. And the modules that they need.
-FRAMEWORKS: dict[str, tuple[_Start, str, _Start, tuple[str, ...]]] = {
-    "Starlette, routed": (
-        _uvicorn("starlette:stock"),
-        "zcresponse, in Starlette",
-        _uvicorn("starlette:zero_copy", _OURS),
-        (),
-    ),
-    "FastAPI, uvicorn": (
-        _uvicorn("fastapi:stock"),
-        "zcresponse, FastAPI, uvicorn",
-        _uvicorn("fastapi:zero_copy", _OURS),
-        ("fastapi",),
-    ),
-    "FastAPI, gunicorn": (
-        _uvicorn_worker("fastapi:stock", "uvicorn_worker.UvicornWorker"),
-        "zcresponse, FastAPI, gunicorn",
-        _uvicorn_worker("fastapi:zero_copy", "tests.support.workers.UvloopHttpTools"),
-        ("fastapi", "gunicorn", "uvicorn_worker"),
-    ),
-    "Django, uvicorn": (
-        _uvicorn("django_stock:asgi"),
-        "zcresponse, Django, uvicorn",
-        _uvicorn("django_zero_copy:asgi", _OURS),
-        ("django",),
-    ),
-    **{
-        f"Django, {server}": (
-            _wsgi(server, "django_stock:wsgi"),
-            f"zcresponse, Django, {server}",
-            _wsgi(server, "django_zero_copy:wsgi"),
-            ("django", *WSGI[server]),
-        )
-        for server in DJANGO_WSGI
-    },
-    **{
-        f"Flask, {server}": (
-            _wsgi(server, "flask:stock"),
-            f"zcresponse, {server}",
-            _wsgi(server, "flask:zero_copy"),
-            ("flask", *needs),
-        )
-        for server, needs in WSGI.items()
-    },
+#: Where an ASGI application cannot have sendfile, besides on stock uvicorn.
+CHUNKED = (Runner("TLS", (), _uvicorn_tls), HYPERCORN, DAPHNE)
+
+#: By the names of the command.
+_PAIRED = {
+    peer.name: peer
+    for peer in (*SERVERS, *(peer for runner in _MORE_WSGI for peer in pair("Flask", "flask:{}", runner)))
 }
 
-#: Where an ASGI application cannot have sendfile, besides on stock uvicorn; by the end of the peers' names. And the
-#: modules that it needs.
-CHUNKED: dict[str, tuple[Callable[[str], _Start], tuple[str, ...]]] = {
-    ", TLS": (_uvicorn_tls, ()),
-    ", hypercorn": (_hypercorn, ("hypercorn",)),
-    ", daphne": (_daphne, ("daphne",)),
+#: The framework's own on a server, which is measured with ours there: what a user's view is.
+_VIEWS = (
+    "Starlette, uvicorn",
+    "FastAPI, uvicorn",
+    "FastAPI, gunicorn",
+    "Django, uvicorn",
+    *(f"Django, {server}" for server in DJANGO_WSGI),
+    *(f"Flask, {runner.name}" for runner in WSGI),
+)
+
+
+def ours(stock: str) -> str:
+    """The name of the peer that has our response where another has the framework's own."""
+    if stock == "Starlette, routed":
+        return "zcresponse, in Starlette"
+    return f"zcresponse, {stock.removeprefix('Flask, ')}"
+
+
+def _view(name: str) -> tuple[Peer, Peer]:
+    """A pair of the command, by its names here, where Starlette is measured without routes too."""
+    stock = "Starlette, routed" if name == "Starlette, uvicorn" else name
+    return (
+        replace(_PAIRED[f"{name}, zcresponse"], name=ours(stock), stock=stock),
+        replace(_PAIRED[name], name=stock, stock="Starlette"),
+    )
+
+
+_uvicorn = partial(servers.uvicorn, loop="uvloop", http="httptools")
+
+#: Loops and parsers of uvicorn, by the end of the peers' names: loop, parser, and the protocol of ours.
+_LOOPS = {
+    "": ("uvloop", "httptools", _OURS),
+    ", asyncio": ("asyncio", "httptools", _OURS),
+    ", h11": ("uvloop", "h11", _OURS_H11),
+    ", asyncio, h11": ("asyncio", "h11", _OURS_H11),
 }
 
-#: All peers by name. Without a loop and parser in its name, one runs on uvloop and httptools.
+
+def _plain(name: str, runner: Runner, stock: str) -> Peer:
+    """A plain ASGI function on a server, with Starlette's response or ours."""
+    app = "starlette:plain_stock" if name == "Starlette" else "starlette:plain_zero_copy"
+    return Peer(f"{name}, {runner.name}", partial(runner.start, app), stock, runner.needs)
+
+
+#: What stands behind nginx, by the names of the peers. In the documentation's configuration nginx sends the file, or
+#: passes on what the application sends.
+BEHIND: dict[str, Callable[[Path], Block]] = {
+    "offloaded, Starlette": partial(_uvicorn, "starlette:zero_copy"),
+    "proxied, Starlette": _PAIRED["Starlette, uvicorn, zcresponse"].start,
+    "offloaded, Flask": _PAIRED["Flask, gunicorn gthread, zcresponse"].start,
+    "proxied, Flask": _PAIRED["Flask, gunicorn gthread, zcresponse"].start,
+}
+
+#: The names of ways of `zcresponse.bench.raw`.
+_RAW = {
+    "raw 8 KiB": "read-8KiB",
+    "raw 64 KiB": "read-64KiB",
+    "raw 1 MiB": "read-1MiB",
+    "raw copyfileobj": "copyfileobj",
+    "raw sendfile": "socket.sendfile",
+    "raw zcresponse.sendfile": "sendfile",
+}
+
+#: All peers by name. Without a loop and parser in its name, one runs on uvloop and httptools: those of the command by
+#: what uvicorn chooses.
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer("zcresponse", _uvicorn("starlette:plain_zero_copy", _OURS), "Starlette"),
-        Peer(
-            "zcresponse, asyncio",
-            _uvicorn("starlette:plain_zero_copy", _OURS, loop="asyncio"),
-            "Starlette, asyncio",
-        ),
-        Peer("zcresponse, h11", _uvicorn("starlette:plain_zero_copy", _OURS_H11), "Starlette, h11"),
-        Peer(
-            "zcresponse, asyncio, h11",
-            _uvicorn("starlette:plain_zero_copy", _OURS_H11, loop="asyncio"),
-            "Starlette, asyncio, h11",
-        ),
-        Peer("zcresponse chunks", _uvicorn("starlette:plain_zero_copy"), "Starlette"),
         *(
-            Peer(f"zcresponse chunks{where}", start("starlette:plain_zero_copy"), f"Starlette{where}", needs)
-            for where, (start, needs) in CHUNKED.items()
+            Peer(
+                f"zcresponse{where}",
+                partial(servers.uvicorn, "starlette:plain_zero_copy", loop=loop, http=http),
+                f"Starlette{where}",
+            )
+            for where, (loop, _, http) in _LOOPS.items()
         ),
         *(
-            Peer(f"Starlette{where}", start("starlette:plain_stock"), "Starlette", needs)
-            for where, (start, needs) in CHUNKED.items()
+            Peer(
+                f"Starlette{where}",
+                partial(servers.uvicorn, "starlette:plain_stock", loop=loop, http=http),
+                "Starlette" if where else "",
+            )
+            for where, (loop, http, _) in _LOOPS.items()
         ),
-        Peer("zcresponse, granian", _granian("starlette:plain_zero_copy"), "Starlette, granian", ("granian",)),
-        Peer("Starlette on our protocol", _uvicorn("starlette:plain_stock", _OURS), "Starlette"),
-        Peer("Starlette", _uvicorn("starlette:plain_stock")),
-        Peer("Starlette, asyncio", _uvicorn("starlette:plain_stock", loop="asyncio"), "Starlette"),
-        Peer("Starlette, h11", _uvicorn("starlette:plain_stock", "h11"), "Starlette"),
-        Peer("Starlette, asyncio, h11", _uvicorn("starlette:plain_stock", "h11", loop="asyncio"), "Starlette"),
-        Peer("Starlette, granian", _granian("starlette:plain_stock"), "Starlette", ("granian",)),
-        Peer("constant", _uvicorn("starlette:constant"), "Starlette"),
-        Peer("aiohttp", bench_servers.aiohttp, "Starlette", ("aiohttp",)),
+        Peer("zcresponse chunks", partial(_uvicorn, "starlette:plain_zero_copy"), "Starlette"),
+        *(_plain("zcresponse chunks", runner, f"Starlette, {runner.name}") for runner in CHUNKED),
+        *(_plain("Starlette", runner, "Starlette") for runner in (*CHUNKED, GRANIAN)),
+        _plain("zcresponse", GRANIAN, "Starlette, granian"),
+        Peer("Starlette on our protocol", partial(_uvicorn, "starlette:plain_stock", http=_OURS), "Starlette"),
+        Peer("constant", partial(_uvicorn, "starlette:constant"), "Starlette"),
+        replace(_PAIRED["aiohttp"], stock="Starlette"),
         Peer("nginx", _nginx, "Starlette"),
-        Peer("offloaded, Starlette", _front("uvicorn", "starlette:zero_copy", "offloaded"), "proxied, Starlette"),
-        Peer("proxied, Starlette", _front("uvicorn", "starlette:zero_copy", "proxied"), "Starlette, routed"),
-        Peer(
-            "offloaded, Flask",
-            _front("gunicorn gthread", "flask:zero_copy", "offloaded"),
-            "proxied, Flask",
-            ("flask", "gunicorn"),
-        ),
-        Peer(
-            "proxied, Flask",
-            _front("gunicorn gthread", "flask:zero_copy", "proxied"),
-            "Flask, gunicorn gthread",
-            ("flask", "gunicorn"),
-        ),
-        Peer("raw 8 KiB", partial(bench_servers.raw, "read-8KiB"), "Starlette"),
-        Peer("raw 64 KiB", partial(bench_servers.raw, "read-64KiB"), "Starlette"),
-        Peer("raw 1 MiB", partial(bench_servers.raw, "read-1MiB"), "Starlette"),
-        Peer("raw copyfileobj", partial(bench_servers.raw, "copyfileobj"), "Starlette"),
-        Peer("raw sendfile", partial(bench_servers.raw, "socket.sendfile"), "Starlette"),
-        Peer("raw zcresponse.sendfile", partial(bench_servers.raw, "sendfile"), "Starlette"),
-        *(Peer(ours, start, stock, needs) for stock, (_, ours, start, needs) in FRAMEWORKS.items()),
-        *(Peer(stock, start, "Starlette", needs) for stock, (start, _, _, needs) in FRAMEWORKS.items()),
+        Peer("offloaded, Starlette", partial(_front, "offloaded, Starlette"), "proxied, Starlette"),
+        Peer("proxied, Starlette", partial(_front, "proxied, Starlette"), "Starlette, routed"),
+        Peer("offloaded, Flask", partial(_front, "offloaded, Flask"), "proxied, Flask", ("flask", "gunicorn")),
+        Peer("proxied, Flask", partial(_front, "proxied, Flask"), "Flask, gunicorn gthread", ("flask", "gunicorn")),
+        *(Peer(name, partial(servers.raw, way), "Starlette") for name, way in _RAW.items()),
+        *(peer for name in _VIEWS for peer in _view(name)),
         *(
-            Peer(f"upgraded, {server}", _wsgi(server, "flask:upgraded"), f"Flask, {server}", ("flask", *needs))
-            for server, needs in WSGI.items()
+            Peer(
+                f"upgraded, {runner.name}",
+                partial(runner.start, "flask:upgraded"),
+                f"Flask, {runner.name}",
+                ("flask", *runner.needs),
+            )
+            for runner in WSGI
         ),
     )
 }
@@ -217,7 +195,7 @@ def reason_against(peer: Peer) -> str:
 
 def _missing_program(name: str) -> str:
     """The program that a peer needs and that is not installed, or ""."""
-    if name == "nginx" or name.startswith(("offloaded, ", "proxied, ")):
+    if name == "nginx" or name in BEHIND:
         program = "nginx"
     elif "mod_wsgi" in name:
         program = "apache2"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tests.benchmarks.peers import CHUNKED, DJANGO_WSGI, FRAMEWORKS, PEERS, WSGI
+from tests.benchmarks.peers import CHUNKED, DJANGO_WSGI, PEERS, WSGI, ours
 from tests.support.servers import wait_until
 from zcresponse.bench import clients, measure
 from zcresponse.bench.figures import GIB, KIB, MIB, Figures, Outcome, crossover, run_rounds
@@ -338,21 +338,25 @@ _UVICORN = ("zcresponse", "zcresponse, in Starlette", "zcresponse, asyncio", "zc
             "Starlette, routed", "Starlette, asyncio", "Starlette, h11", "Starlette, asyncio, h11")  # fmt: skip
 _BIG_PEERS = (*_UVICORN, "zcresponse, granian", "Starlette, granian", "zcresponse, Django, uvicorn", "Django, uvicorn",
               "aiohttp", "nginx", "raw sendfile")  # fmt: skip
-_CHUNK_PEERS = tuple(peer for where in ("", *CHUNKED) for peer in (f"zcresponse chunks{where}", f"Starlette{where}"))
+_CHUNK_PEERS = tuple(
+    f"{who}{where}"
+    for where in ("", *(f", {runner.name}" for runner in CHUNKED))
+    for who in ("zcresponse chunks", "Starlette")
+)
 _SMALL_PEERS = ("zcresponse", "zcresponse, in Starlette", "zcresponse, asyncio, h11", "zcresponse chunks", "Starlette",
                 "Starlette, routed", "Starlette, asyncio, h11", "aiohttp", "nginx", "constant")  # fmt: skip
 _LATENCY_PEERS = ("zcresponse", "zcresponse, in Starlette", "zcresponse, asyncio", "zcresponse chunks", "Starlette",
                   "aiohttp", "nginx")  # fmt: skip
 _FEW_PEERS = ("zcresponse", "zcresponse, asyncio", "zcresponse chunks", "Starlette", "aiohttp", "nginx")
 _WSGI_PEERS = (
-    *(f"{who}, {server}" for who in ("zcresponse", "upgraded", "Flask") for server in WSGI),
+    *(f"{who}, {runner.name}" for who in ("zcresponse", "upgraded", "Flask") for runner in WSGI),
     *(f"{who}, {server}" for who in ("zcresponse, Django", "Django") for server in DJANGO_WSGI),
     "nginx",
 )
 _RAW_PEERS = tuple(name for name in PEERS if name.startswith("raw "))
 _VIEWS = ("Starlette, routed", "FastAPI, uvicorn", "FastAPI, gunicorn", "Django, uvicorn", "Django, gunicorn gthread",
           "Flask, gunicorn gthread")  # fmt: skip
-_VIEW_PEERS = tuple(peer for stock in _VIEWS for peer in (FRAMEWORKS[stock][1], stock))
+_VIEW_PEERS = tuple(peer for stock in _VIEWS for peer in (ours(stock), stock))
 # Not Django's own on uvicorn: it reads the whole file into memory.
 _ADAPTERS = tuple(peer for peer in _VIEW_PEERS if peer != "Django, uvicorn")
 
