@@ -354,8 +354,8 @@ _WSGI_PEERS = (
     "nginx",
 )
 _RAW_PEERS = tuple(name for name in PEERS if name.startswith("raw "))
-_VIEWS = ("Starlette, routed", "FastAPI, uvicorn", "FastAPI, gunicorn", "Django, uvicorn", "Django, gunicorn gthread",
-          "Flask, gunicorn gthread")  # fmt: skip
+_VIEWS = ("Starlette, routed", "FastAPI, uvicorn", "FastAPI, gunicorn", "Django, uvicorn", "Django, gunicorn sync",
+          "Django, gunicorn gthread", "Flask, gunicorn sync", "Flask, gunicorn gthread")  # fmt: skip
 _VIEW_PEERS = tuple(peer for stock in _VIEWS for peer in (ours(stock), stock))
 # Not Django's own on uvicorn: it reads the whole file into memory.
 _ADAPTERS = tuple(peer for peer in _VIEW_PEERS if peer != "Django, uvicorn")

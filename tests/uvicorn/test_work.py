@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final, cast
@@ -150,13 +150,27 @@ def test_a_cached_file_leaves_stock_uvicorn_in_a_few_reads_and_no_thread(parser:
     _check_threads(calls)
 
 
-def test_flask_on_gunicorn_hands_over_a_file_in_a_few_calls() -> None:
-    app = "zcresponse.bench.apps.flask:zero_copy"
+@pytest.fixture(scope="module")
+def flask_on_gunicorn() -> Iterator[Server]:
     args = ("--threads", "2", "--keep-alive", "30")
     env = {"ZCRESPONSE_BENCH_FILES": str(vault())}
-    with own_file(1024 * 1024) as (path, _), gunicorn(app, *args, worker_class="gthread", env=env) as server:
-        (worker,) = workers(server.pid)
-        calls = _calls_of(server, f"/{path.name}", process=worker)
+    with gunicorn("zcresponse.bench.apps.flask:zero_copy", *args, worker_class="gthread", env=env) as server:
+        yield server
+
+
+def test_flask_on_gunicorn_answers_with_a_small_file_in_five_calls(flask_on_gunicorn: Server) -> None:
+    (worker,) = workers(flask_on_gunicorn.pid)
+    calls = _calls_of(flask_on_gunicorn, f"/{SMALL}", process=worker)
+    # In one write with its head.
+    assert calls["sendto"] == REQUESTS, calls
+    # It is opened, looked at, read and closed. (What else gunicorn does is to make the socket one that blocks, and back.)
+    assert sum(calls[name] for name in (*_FILE, *_READ, *_SEND) if name != "ioctl") <= 5 * REQUESTS + 5, calls
+
+
+def test_flask_on_gunicorn_hands_over_a_file_in_a_few_calls(flask_on_gunicorn: Server) -> None:
+    (worker,) = workers(flask_on_gunicorn.pid)
+    with own_file(1024 * 1024) as (path, _):
+        calls = _calls_of(flask_on_gunicorn, f"/{path.name}", process=worker)
     assert calls["sendfile"] <= REQUESTS, calls
     assert not any(calls[name] for name in _READ), calls
     # gunicorn asks where the file stands and how large it is, and makes the socket one that blocks and back. Each time
