@@ -163,7 +163,7 @@ def test_flask_on_gunicorn_answers_with_a_small_file_in_five_calls(flask_on_guni
     calls = _calls_of(flask_on_gunicorn, f"/{SMALL}", process=worker)
     # In one write with its head.
     assert calls["sendto"] == REQUESTS, calls
-    # It is opened, looked at, read and closed. (What else gunicorn does is to make the socket one that blocks, and back.)
+    # It is opened, looked at, read and closed. (gunicorn makes the socket one that blocks, and back.)
     assert sum(calls[name] for name in (*_FILE, *_READ, *_SEND) if name != "ioctl") <= 5 * REQUESTS + 5, calls
 
 
