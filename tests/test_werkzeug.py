@@ -193,7 +193,10 @@ def test_there_are_validators_where_a_name_leads_to_the_file(kind: str, path: Pa
 
 
 def test_who_opens_a_descriptor_says_that_it_lasts(path: Path) -> None:
-    headers = get(ZeroCopyFileResponse(open_file(os.open(path, os.O_RDONLY)))).headers
+    file = open_file(os.open(path, os.O_RDONLY))
+    assert not file.lasting
+    file.lasting = True
+    headers = get(ZeroCopyFileResponse(file)).headers
     assert (headers["ETag"], headers["Last-Modified"]) == (DATA.etag, DATA.last_modified)
 
 

@@ -17,7 +17,7 @@ from zcresponse.arguments import check_delivery, check_text
 from zcresponse.events import OnTransfer
 from zcresponse.files import MemoryFile, OpenedFile, open_content
 from zcresponse.files.memory import ContentSource
-from zcresponse.files.opened import is_lasting, path_to
+from zcresponse.files.opened import path_to
 from zcresponse.http.etags import parse_etag
 from zcresponse.http.mediatype import guess_media_type
 from zcresponse.http.request import RequestHead
@@ -361,8 +361,7 @@ class ZeroCopyFileResponse(FileSending):
         on_transfer: called with a `zcresponse.Transfer` at the end.
         sendfile: False: read and give blocks, whatever the server offers.
         options: `etag`, `last_modified`, `max_age`, `immutable`, `private` and the like: see
-            `zcresponse.plan.FileOptions`. What was given open and has no name that leads to it, such as a temporary
-            file or a descriptor, has no validators but those given.
+            `zcresponse.plan.FileOptions`.
 
     Raises:
         FileNotFoundError, PermissionError, NotARegularFileError: what was to be opened.
@@ -392,11 +391,8 @@ class ZeroCopyFileResponse(FileSending):
         if download_name is not None:
             check_text("download_name", download_name)
         check_delivery(on_transfer, sendfile)
-        plain = plain_file(path_or_file)
-        file = open_content(plain, offset=offset, count=count, closefd=closefd)
+        file = open_content(plain_file(path_or_file), offset=offset, count=count, closefd=closefd)
         try:
-            if isinstance(file, OpenedFile) and not (isinstance(plain, OpenedFile) or is_lasting(file, plain)):
-                options = without_validators(options)
             if as_attachment and download_name is None:
                 if file.path is None:
                     raise TypeError("as_attachment: without a path, download_name= is needed")
@@ -511,16 +507,6 @@ def open_from(file: Any, position: int, *, closefd: bool = True) -> OpenedFile |
         if position <= end:
             raise
     return open_content(file, offset=end, closefd=closefd)
-
-
-def without_validators(options: FileOptions) -> FileOptions:
-    """Return what a caller says of a file that may be another one next time: only validators of its own."""
-    chosen: FileOptions = {**options}
-    if options.get("etag", True) is True:
-        chosen["etag"] = False
-    if options.get("last_modified", True) is True:
-        chosen["last_modified"] = False
-    return chosen
 
 
 def writable_tag(text: str) -> str:

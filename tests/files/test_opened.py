@@ -13,8 +13,9 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -197,6 +198,54 @@ def test_a_descriptor_is_closed_if_it_was_given_away(path: Path, closefd: bool) 
             os.fstat(fd)
     else:
         os.close(fd)
+
+
+@pytest.mark.parametrize(
+    ("kind", "lasting"),
+    [
+        ("path", True),
+        ("opened", True),
+        ("opened by bytes", True),
+        ("opened, and removed since", False),
+        ("descriptor", False),
+        ("opened by descriptor", False),
+        ("temporary", False),
+        ("temporary with a name", False),
+        ("spooled", False),
+    ],
+)
+@pytest.mark.parametrize("closefd", [True, False])
+def test_what_has_a_name_lasts(
+    kind: str, lasting: bool, closefd: bool, path: Path, opening: Callable[..., OpenedFile]
+) -> None:
+    def removed() -> BinaryIO:
+        opened = open(path, "rb")  # noqa: SIM115 - what opens it closes it
+        path.unlink()
+        return opened
+
+    kinds: dict[str, Callable[[], Any]] = {
+        "path": lambda: path,
+        "opened": partial(open, path, "rb"),
+        "opened by bytes": partial(open, os.fsencode(path), "rb"),
+        "opened, and removed since": removed,
+        "descriptor": lambda: os.open(path, os.O_RDONLY),
+        "opened by descriptor": lambda: os.fdopen(os.open(path, os.O_RDONLY), "rb"),
+        "temporary": tempfile.TemporaryFile,
+        "temporary with a name": tempfile.NamedTemporaryFile,
+        "spooled": partial(tempfile.SpooledTemporaryFile, max_size=0),
+    }
+    given = kinds[kind]()
+    if kind == "spooled":
+        given.write(b"x")
+        given.rollover()
+    with opening(given, closefd=closefd) as file:
+        assert file.lasting is lasting
+        with open_file(file, closefd=False) as again:
+            assert again.lasting is lasting
+    if isinstance(given, int) and not closefd:
+        os.close(given)
+    elif hasattr(given, "close"):
+        given.close()
 
 
 def test_a_file_object_is_kept_alive(path: Path) -> None:

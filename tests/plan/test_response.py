@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 from tests.support.table import CASES, DOWNLOAD_NAME, FILES, MAX_AGE, Case, Files, Response, check, parse_multipart
 from zcresponse import RequestHead, ResponsePlan, open_file, plan_file_response
 from zcresponse.files import MemoryFile
+from zcresponse.http.dates import format_http_date
 from zcresponse.plan import PlanOptions, response
 from zcresponse.plan.response import check_options
 
@@ -117,6 +120,21 @@ def test_last_modified_is_never_in_the_future_and_a_young_file_has_a_weak_tag(tm
             told = dict(plan_file_response(RequestHead("GET"), file, now_ns=now_ns).fields)
         assert told["ETag"].startswith("W/") is weak
         assert told["Last-Modified"] <= "Sun, 13 Sep 2020 12:26:40 GMT"
+
+
+def test_a_file_that_may_be_another_one_next_time_has_only_the_validators_that_are_given() -> None:
+    later = format_http_date(int(time.time()) + 60)
+    request = RequestHead("GET", if_modified_since=later)
+    with tempfile.TemporaryFile() as temporary:
+        temporary.write(b"abc")
+        with open_file(temporary, closefd=False) as file:
+            bare = plan_file_response(request, file)
+            given = plan_file_response(request, file, etag="v1", last_modified=1_600_000_000)
+            file.lasting = True
+            lasting = plan_file_response(request, file)
+    assert (bare.status, given.status, lasting.status) == (200, 304, 304)
+    assert {"ETag", "Last-Modified"}.isdisjoint(name for name, _ in bare.fields)
+    assert ("ETag", '"v1"') in given.fields
 
 
 def test_what_is_added_to_an_answer_is_in_no_other(files: Files) -> None:

@@ -29,7 +29,6 @@ __all__ = [
     "check_source",
     "check_window",
     "close_in_thread",
-    "is_lasting",
     "open_and_learn",
     "open_at_once",
     "open_file",
@@ -68,6 +67,9 @@ class OpenedFile:
         size: bytes in the window (of the whole file by default).
         windowed: whether `offset` or `count` was asked for.
         storage: what is known of the file system (internal).
+        lasting: whether it has a name, so that the next request for it finds the same file. What has none (a temporary
+            file, one that was removed, a descriptor) may be made anew for each, and its time does not tell them apart:
+            it has no ETag and no Last-Modified but those that are given. May be set by who knows better.
         exclusive: whether the descriptor was opened here for this file alone, so that its position is nobody else's.
 
     Closing is the holder's duty, by `close()` or `with`. When the file rides in a message its ownership rides along
@@ -79,6 +81,7 @@ class OpenedFile:
     path: str | None = None
     offset = 0
     windowed = False
+    lasting = True
     exclusive = False
     # Static: gevent's os.close is a function of Python's, which would take `self` too.
     _close: Callable[[int], object] | None = staticmethod(os.close)
@@ -248,11 +251,14 @@ def open_file(
         _check_readable(path_or_file)
         if closefd:
             return _take_over(path_or_file, offset, count)
-        return _lent(_adopt(os.dup(path_or_file), None, offset, count))
+        lent = _lent(_adopt(os.dup(path_or_file), None, offset, count))
+        lent.lasting = False
+        return lent
     file: Any = path_or_file
     # A descriptor of our own: a view may well close its file before it is sent, at the end of a `with`, and the number
     # is another file's by then.
     adopted = _adopt(os.dup(_descriptor_of(file)), None, offset, count)
+    adopted.lasting = _has_name(adopted, file)
     if not closefd:
         return _lent(adopted)
     adopted.close_also(file.close)
@@ -339,24 +345,18 @@ def path_to(file: OpenedFile, given: object) -> str | None:
     That of a temporary file, which goes with the object, leads nowhere by the time somebody opens it.
     """
     name = getattr(given, "name", None)
-    return name if isinstance(name, str) and os.path.isabs(name) and is_lasting(file, given) else None
-
-
-def is_lasting(file: OpenedFile, given: object) -> bool:
-    """Whether `file` was opened by a path, or from a file object whose name leads there.
-
-    What has no such name (a temporary file, one that was removed, a descriptor) may be made anew for each request. Its
-    time then does not tell one from the next.
-    """
-    if file.path is not None:
-        return True
-    name = getattr(given, "name", None)
-    if not isinstance(name, str | bytes) or isinstance(given, tempfile._TemporaryFileWrapper):
-        return False
+    if not isinstance(name, str) or not os.path.isabs(name) or not _has_name(file, given):
+        return None
     try:
-        return os.path.samestat(os.stat(name), file.stat)
+        return name if os.path.samestat(os.stat(name), file.stat) else None
     except (OSError, ValueError):
-        return False
+        return None
+
+
+def _has_name(file: OpenedFile, given: object) -> bool:
+    """Whether the file object that `file` was opened from has a name, and the file one in some folder."""
+    named = isinstance(getattr(given, "name", None), str | bytes)
+    return named and file.stat.st_nlink > 0 and not isinstance(given, tempfile._TemporaryFileWrapper)
 
 
 def _learn_storage(fd: int) -> None:
@@ -389,7 +389,9 @@ def _again(file: OpenedFile, offset: int, count: int | None, closefd: bool) -> O
     window = (file.offset, file.size) if file.windowed else (0, None)
     # Its owner may close it while it is sent.
     fd = os.dup(file.fileno())
-    return _lent(OpenedFile(fd, file.stat, file.storage, path=file.path, offset=window[0], count=window[1]))
+    again = OpenedFile(fd, file.stat, file.storage, path=file.path, offset=window[0], count=window[1])
+    again.lasting = file.lasting
+    return _lent(again)
 
 
 def _lent(file: OpenedFile) -> OpenedFile:
@@ -403,7 +405,9 @@ def _take_over(fd: int, offset: int, count: int | None) -> OpenedFile:
     # The checks are made on another, which they may close.
     checked = _adopt(os.dup(fd), None, offset, count)
     checked.close()
-    return OpenedFile(fd, checked.stat, checked.storage, offset=offset, count=count)
+    taken = OpenedFile(fd, checked.stat, checked.storage, offset=offset, count=count)
+    taken.lasting = False
+    return taken
 
 
 def _adopt(

@@ -21,7 +21,6 @@ from werkzeug.security import safe_join
 from zcresponse.arguments import check_delivery, check_text
 from zcresponse.events import OnTransfer
 from zcresponse.files import MemoryFile, OpenedFile, open_content
-from zcresponse.files.opened import is_lasting
 from zcresponse.files.rooted import NOT_THERE
 from zcresponse.http.caching import CacheDirectives, format_cache_control
 from zcresponse.http.dates import format_http_date
@@ -162,7 +161,6 @@ def send_file(
     app, environ = _the_app(), request.environ
     if max_age is None:
         max_age = app.get_send_file_max_age
-    lasting = True
     if isinstance(path_or_file, (str, os.PathLike)):
         path = os.fsdecode(path_or_file)
         if path[:1] != "/":
@@ -199,12 +197,9 @@ def send_file(
                 path_or_file, mimetype, as_attachment, download_name, conditional, etag, last_modified
             )
             return _dressed(response, fields)
-        if isinstance(content, OpenedFile):
-            lasting = is_lasting(content, plain)
     return _send(
         environ,
         content,
-        lasting,
         mimetype=mimetype,
         as_attachment=as_attachment,
         download_name=download_name,
@@ -254,7 +249,6 @@ def send_from_directory(directory: _Path, path: _Path, **kwargs: Any) -> Respons
 def _send(
     environ: WSGIEnvironment,
     content: OpenedFile | MemoryFile,
-    lasting: bool = True,
     mimetype: str | None = None,
     as_attachment: bool = False,
     download_name: str | None = None,
@@ -279,14 +273,11 @@ def _send(
             if encoding is not None and not as_attachment:
                 fields["Content-Encoding"] = encoding
         options: FileOptions = {}
-        if etag is not True or not lasting:
-            options["etag"] = writable_tag(etag) if isinstance(etag, str) else bool(etag) and lasting
-        if last_modified is None:
-            if not lasting:
-                options["last_modified"] = False
-        elif isinstance(last_modified, datetime | int | float):
+        if etag is not True:
+            options["etag"] = writable_tag(etag) if isinstance(etag, str) else bool(etag)
+        if isinstance(last_modified, datetime | int | float):
             options["last_modified"] = last_modified
-        else:
+        elif last_modified is not None:
             # What else Werkzeug can write: a date, a struct_time.
             fields["Last-Modified"] = http_date(last_modified)
         if options:

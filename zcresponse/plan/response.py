@@ -73,6 +73,9 @@ class FileOptions(CacheOptions, total=False):
     Keys:
         etag: True (default): made from size and modification time; False: none; text: your own, such as a content hash.
         last_modified: True (default): the file's; False: none; or seconds since the epoch, or a datetime (naive: UTC).
+
+    What was given open and has no name, such as a temporary file or a descriptor, has none by default, see
+    `OpenedFile.lasting`.
     """
 
     etag: str | bool
@@ -285,7 +288,7 @@ def _described(
         stat = file.stat
         modified_ns = stat.st_mtime_ns
         # Of a file that was just written the validators change with time alone.
-        if 0 <= modified_ns < now_ns - SETTLED_NS and not file.windowed:
+        if 0 <= modified_ns < now_ns - SETTLED_NS and not file.windowed and file.lasting:
             key = (file.path, modified_ns, stat.st_size, *what, *fields)
             known = _known.get(key)
             if known is not None:
@@ -541,7 +544,7 @@ def check_fields(fields: Iterable[tuple[str, str]]) -> None:
 
 def _entity_tag(file: OpenedFile | MemoryFile, etag: str | bool, now_ns: int) -> ETag | None:
     if etag is True:
-        if isinstance(file, MemoryFile):
+        if isinstance(file, MemoryFile) or not file.lasting:
             return None
         window = (file.offset, file.size) if file.windowed else None
         return file_etag(size=file.stat.st_size, mtime_ns=file.mtime_ns, now_ns=now_ns, window=window)
@@ -562,7 +565,7 @@ def _modified(file: OpenedFile | MemoryFile, last_modified: datetime | float | b
         if last_modified is False:
             return None
         seconds = _seconds(last_modified)
-    elif file.mtime_ns is None:
+    elif file.mtime_ns is None or (isinstance(file, OpenedFile) and not file.lasting):
         return None
     else:
         seconds = file.mtime_ns // 1_000_000_000
