@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import django
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
@@ -15,7 +15,7 @@ from django.http import FileResponse, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
 from zcresponse.asgi.daphne import paced
-from zcresponse.asgi.transport import deliver
+from zcresponse.asgi.transport import deliver, deliver_at_once
 from zcresponse.django.bodies import in_threads, iterates_as
 from zcresponse.django.response import ZeroCopyFileResponse, fields_of, may_be_removed, offload_setting
 from zcresponse.django.sources import Content, closes_plainly, open_by_path, plain_file
@@ -141,9 +141,15 @@ class ZeroCopyASGIHandler(ASGIHandler):
         fields = fields_of(response)
         if response.cookies:
             fields += [("Set-Cookie", cookie.output(header="").strip()) for cookie in response.cookies.values()]
+        plan = ResponsePlan(response.status_code, fields, plan.segments, plan.offloaded, plan.not_offloaded)
+        file = content if isinstance(content, OpenedFile) else None
+        if file is not None and deliver_at_once(
+            plan, file, request.scope, send, on_transfer=on_transfer, sendfile=sendfile
+        ):
+            return
         await deliver(
-            ResponsePlan(response.status_code, fields, plan.segments, plan.offloaded, plan.not_offloaded),
-            content if isinstance(content, OpenedFile) else None,
+            plan,
+            file,
             request.scope,
             # Django itself listens for the client's departure, and cancels us.
             _never,
@@ -162,13 +168,17 @@ class ZeroCopyASGIHandler(ASGIHandler):
         await super().send_response(response, send)
 
 
+#: What is left of a file that was given away. It has nothing to close.
+_NOTHING: Final = MemoryFile(b"")
+
+
 def _answer(response: ZeroCopyFileResponse) -> tuple[Content | None, ResponsePlan | None]:
     """Return what the response sends, if it is a file as it was decided: it is its message's from now on."""
     if response._file is None or not response._is_untouched or response._page:
         return None, None
     content = response._file.content
     if isinstance(content, OpenedFile):
-        response._file.content = MemoryFile(b"")
+        response._file.content = _NOTHING
     return content, response._plan
 
 

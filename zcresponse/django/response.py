@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import functools
 import io
 import os
 import sys
@@ -13,6 +14,7 @@ from typing import Any, Unpack
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
+from django.core.signals import setting_changed
 from django.db.models.fields.files import FieldFile
 from django.http import FileResponse, HttpRequest
 from django.http.response import ResponseHeaders
@@ -32,6 +34,7 @@ from zcresponse.plan.response import (
     Description,
     Fields,
     check_options,
+    check_value,
     describe_file,
     plan_described,
     take_back,
@@ -119,25 +122,42 @@ class ZeroCopyFileResponse(FileResponse):
         if filename:
             check_text("filename", filename)
         check_switch("as_attachment", as_attachment)
-        check_delivery(on_transfer, sendfile)
+        if on_transfer is not None or sendfile is not None:
+            check_delivery(on_transfer, sendfile)
         self._on_transfer = on_transfer
         self._sendfile = sendfile
-        super().__init__(
-            (),
-            as_attachment=as_attachment,
-            filename=filename,
-            content_type=content_type,
-            status=status,
-            reason=reason,
-            charset=charset,
-            headers=headers,
-        )
-        typed = content_type is not None or (headers is not None and "Content-Type" in ResponseHeaders(headers))
+        if headers is not None:
+            # Django takes pairs too, which may be an iterator's.
+            headers = ResponseHeaders(headers)
+        typed = content_type is not None or (headers is not None and "Content-Type" in headers)
         content, name = open_source(path_or_file, offset, count)
-        if content is None:
-            self._stream(path_or_file, os.path.basename(filename or name), typed, options, offset, count)
-        else:
-            self._send(content, os.path.basename(filename or name), path_or_file, typed, options)
+        name = os.path.basename(filename or name)
+        try:
+            body: Iterator[bytes] | tuple[()] = ()
+            if content is not None:
+                self._file = FileBody(content)
+                body = self._file.read()
+                if not typed:
+                    # A header, for as an argument it would be the caller's own.
+                    headers = {**(headers or {}), "Content-Type": _media_type_of(name, charset)}
+            super().__init__(
+                body,
+                as_attachment=as_attachment,
+                filename=filename,
+                content_type=content_type,
+                status=status,
+                reason=reason,
+                charset=charset,
+                headers=headers,
+            )
+            if content is None:
+                self._stream(path_or_file, name, typed, options, offset, count)
+            else:
+                self._send(content, name, path_or_file, options)
+        except BaseException:
+            if content is not None:
+                content.close()
+            raise
         if request is not None:
             self.decide(request)
 
@@ -145,27 +165,13 @@ class ZeroCopyFileResponse(FileResponse):
         super().__init_subclass__(**more)
         cls._sends_as_it_is = iterates_as(cls, ZeroCopyFileResponse)
 
-    def _send(self, content: Content, name: str, given: Any, typed: bool, options: FileOptions) -> None:
-        self._file = FileBody(content)
-        try:
-            self._describe(content, name, typed, options)
-        except BaseException:
-            content.close()
-            raise
-        self._resource_closers.append(self._file.end)
-        if hasattr(given, "close") and not isinstance(given, OpenedFile | MemoryFile):
-            self._given = Given(given)
-            self._resource_closers.append(self._given.close)
-        self.streaming_content = self._file.read()
+    def _send(self, content: Content, name: str, given: Any, options: FileOptions) -> None:
+        """Say of the file, which is the body already, what it is."""
+        assert self._file is not None
         self._own = self._iterator
-
-    def _describe(self, content: Content, name: str, typed: bool, options: FileOptions) -> None:
-        if not typed:
-            del self.headers["Content-Type"]
         self._described = describe_file(
             content,
             fields=fields_of(self),
-            media_type=self._media_type_of(name),
             filename=name or None,
             disposition="attachment" if self.as_attachment else "inline",
             **options,
@@ -173,12 +179,10 @@ class ZeroCopyFileResponse(FileResponse):
         self._set_fields(self._described.fields)
         if self.as_attachment:
             self.headers.setdefault("Content-Disposition", "attachment")
-
-    def _media_type_of(self, name: str) -> str:
-        media_type = guess_content_type(name)
-        if self._charset is not None and media_type.startswith("text/"):
-            media_type = f"{media_type.partition(';')[0]}; charset={self._charset}"
-        return media_type
+        self._resource_closers.append(self._file.end)
+        if type(given) is not str and hasattr(given, "close") and not isinstance(given, OpenedFile | MemoryFile):
+            self._given = Given(given)
+            self._resource_closers.append(self._given.close)
 
     def _stream(
         self, file: Any, name: str, typed: bool, options: FileOptions, offset: int | None, count: int | None
@@ -203,7 +207,7 @@ class ZeroCopyFileResponse(FileResponse):
             return
         given = self.headers["Content-Type"]
         self.set_headers(file)
-        self.headers["Content-Type"] = given if typed else self._media_type_of(name)
+        self.headers["Content-Type"] = given if typed else _media_type_of(name, self._charset)
         if isinstance(file, FieldFile) and "Content-Length" not in self.headers and is_as_stored(file):
             # One that cannot be asked by seeking to its end: its storage knows.
             self.headers["Content-Length"] = str(file.size - position_of(file))
@@ -231,19 +235,18 @@ class ZeroCopyFileResponse(FileResponse):
 
         An answer to HEAD has no body, whatever was to be one.
         """
-        if not self._bodiless and "HEAD" in (request.method, request.META.get("REQUEST_METHOD")):
+        environ, method = request.META, request.method or "GET"
+        asked = environ.get("REQUEST_METHOD")
+        if not self._bodiless and (method == "HEAD" or asked == "HEAD"):
             self._bodiless = True
             if not self._is_untouched:
                 self._set_streaming_content(())
         file = self._file
         if file is None or self._plan is not None:
             return
-        status, fields = self.status_code, fields_of(self)
-        environ, method = request.META, request.method or "GET"
-        if environ.get("REQUEST_METHOD") != method:
-            # Tests leave it empty, and middleware overrides methods.
-            environ = {**environ, "REQUEST_METHOD": method}
-        head = request_head(environ)
+        status, fields = self._status, fields_of(self)
+        # Tests leave it empty, and middleware overrides methods.
+        head = request_head(environ if asked == method else {**environ, "REQUEST_METHOD": method})
         untouched = self._is_untouched
         if not untouched:
             # Somebody else's body, such as a compressed one, has conditions too, but no parts.
@@ -262,11 +265,12 @@ class ZeroCopyFileResponse(FileResponse):
             plan = replace(plan, segments=())
         self._before = (status, self._reason_phrase, fields)
         self._set_fields(plan.fields)
-        if plan.status == HTTPStatus.PARTIAL_CONTENT != status:
-            self.status_code = plan.status
-            self._reason_phrase = None
-        elif plan.status != status:
-            self._answer_empty(plan)
+        if plan.status != status:
+            if plan.status == HTTPStatus.PARTIAL_CONTENT:
+                self.status_code = plan.status
+                self._reason_phrase = None
+            else:
+                self._answer_empty(plan)
         self._plan = plan
         file.segments = plan.segments
         environ = getattr(request, "environ", None)
@@ -403,6 +407,13 @@ class ZeroCopyFileResponse(FileResponse):
             raise error
 
 
+def _media_type_of(name: str, charset: str | None) -> str:
+    media_type = guess_content_type(name)
+    if charset is not None and media_type.startswith("text/"):
+        media_type = f"{media_type.partition(';')[0]}; charset={check_value('charset', charset)}"
+    return media_type
+
+
 def fields_of(response: FileResponse) -> Fields:
     """Return the header fields of a response but for its cookies."""
     headers = response.headers
@@ -412,10 +423,20 @@ def fields_of(response: FileResponse) -> Fields:
     return [(name, str(value)) for name, value in headers.items()]
 
 
+@functools.cache
 def offload_setting() -> object:
     """Return what the project's settings say of offloading, for `offload_of`."""
-    # Looking for one that is not there takes as long as opening a file.
-    return getattr(settings, SETTING, None) if settings.is_overridden(SETTING) else None
+    # Kept, for looking for one that is not there takes as long as opening a file.
+    return getattr(settings, SETTING, None)
+
+
+def _look_again(*, setting: str, **_: Any) -> None:
+    """Do as everything in Django that keeps what it has made of a setting: tests change them."""
+    if setting == SETTING:
+        offload_setting.cache_clear()
+
+
+setting_changed.connect(_look_again)
 
 
 def may_be_removed(response: Any, request: Any) -> bool:

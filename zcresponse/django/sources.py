@@ -80,6 +80,10 @@ def open_source(source: Any, offset: int | None, count: int | None) -> tuple[Con
 
     None: it can only be read from front to back.
     """
+    if type(source) is str and offset is None and count is None:
+        # Most are.
+        file = open_file(source)
+        return file, file.path or ""
     check_window(0 if offset is None else offset, count)
     if isinstance(source, _OPENED):
         content = open_content(source, offset=offset or 0, count=count)
