@@ -11,6 +11,7 @@ import os
 import tempfile
 import threading
 import tracemalloc
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 from django.core import asgi
 from django.core.files.base import File
-from django.http import FileResponse, HttpRequest
+from django.http import FileResponse, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
 from tests.support.django_project import (
@@ -312,6 +313,36 @@ def test_a_wrapped_file_that_shrinks_closes_everything(kind: str, path: Path, fi
     with project(view), pytest.raises(FileTruncatedError):
         ask("asgi")
     assert (descriptors_of(path), closed, len(finished)) == (0, ["once"], 1)
+
+
+@pytest.mark.parametrize("kind", ["empty", "file"])
+def test_a_request_is_freed_at_once_though_the_server_says_that_it_is_over(kind: str, path: Path) -> None:
+    seen: list[weakref.ref[HttpRequest]] = []
+
+    def view(request: HttpRequest) -> HttpResponseBase:
+        seen.append(weakref.ref(request))
+        return HttpResponse() if kind == "empty" else ZeroCopyFileResponse(path)
+
+    async def go() -> None:
+        async def on_send(message: Any) -> None:
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                # As uvicorn does when all is sent. Django hears of it before it is done.
+                server.leave()
+                await asyncio.sleep(0.01)
+
+        server = AsgiServer(on_send)
+        await get_asgi_application()(scope_of(), server.receive, server.send)
+        server.messages.clear()
+        await asyncio.sleep(0.01)
+        assert [request() for request in seen] == [None]
+
+    gc.collect()
+    gc.disable()
+    try:
+        with project(view):
+            asyncio.run(go())
+    finally:
+        gc.enable()
 
 
 # --- memory and threads -----------------------------------------------------------------------------------------------
