@@ -32,15 +32,17 @@ class FileBody:
         truncated: the file turned out shorter than was promised.
     """
 
+    # Of the class, not of each: there is one for every answer.
+    source: PositionedFile | Chunks | None = None
+    begun = False
+    truncated: FileTruncatedError | None = None
+
     def __init__(self, content: Content) -> None:
         if isinstance(content, OpenedFile):
             # A response that is dropped on the way closes it quietly.
             content.hand_over()
         self.content = content
         self.segments: tuple[Segment, ...] = (content.region(),) if content.size else ()
-        self.source: PositionedFile | Chunks | None = None
-        self.begun = False
-        self.truncated: FileTruncatedError | None = None
 
     def read(self) -> Iterator[bytes]:
         """Iterate over what is the body when it is read: by then it may be the whole file after all."""
