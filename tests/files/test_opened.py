@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -34,7 +35,8 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def learnt_nothing() -> None:
-    for known in (places._storage_by_device, places._local_folders, places._remote_folders, places._elsewhere):
+    folders = (places._local_folders, places._remote_folders, places._elsewhere)
+    for known in (places._storage_by_device, places.opened_before, *folders):
         known.clear()
 
 
@@ -473,3 +475,150 @@ with zcresponse.open_file({str(path)!r}) as file:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("7\n", "")
+
+
+# --- again, by what is known of it ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the calls that keep Python's lock, as they are made."""
+    made: list[str] = []
+    for name in ("open_held", "stat_held", "close_held", "read_held"):
+        call = getattr(linux, name)
+
+        def told(*args: Any, name: str = name, call: Any = call) -> Any:
+            made.append(name)
+            return call(*args)
+
+        monkeypatch.setattr(linux, name, told)
+    return made
+
+
+def settle(path: Path) -> None:
+    """Let it be known, and what it looks like."""
+    for _ in range(2):
+        open_file(str(path)).close()
+
+
+def test_what_was_opened_before_is_opened_without_letting_go_of_the_lock(path: Path, calls: list[str]) -> None:
+    settle(path)
+    calls.clear()
+    with open_file(str(path)) as file:
+        assert (file.size, file.path, file.lasting, file.exclusive) == (10, str(path), True, True)
+        assert file.stat == os.stat(path)
+        assert os.get_inheritable(file.fd) is False
+        fd = file.fd
+    assert calls == ["open_held", "stat_held", "close_held"]
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+
+
+def test_a_large_file_is_closed_by_the_plain_call(path: Path, calls: list[str]) -> None:
+    os.truncate(path, 65 * 1024)
+    settle(path)
+    calls.clear()
+    open_file(str(path)).close()
+    assert calls == ["open_held", "stat_held"]
+
+
+def replaced(path: Path) -> None:
+    (path.parent / "new").write_bytes(b"abcde")
+    (path.parent / "new").rename(path)
+
+
+def rewritten(path: Path) -> None:
+    stat = path.stat()
+    path.write_bytes(b"ABCDEFGHIJ")
+    # Also where its time is set back.
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def linked(path: Path) -> None:
+    path.rename(path.with_name("target"))
+    path.symlink_to(path.with_name("target"))
+
+
+@pytest.mark.parametrize("change", [replaced, rewritten, linked, lambda path: os.truncate(path, 3)])
+def test_what_has_changed_since_is_seen(change: Callable[[Path], object], path: Path) -> None:
+    settle(path)
+    change(path)
+    for _ in range(2):
+        with open_file(str(path)) as file:
+            assert (file.size, os.pread(file.fd, 100, 0)) == (path.stat().st_size, path.read_bytes())
+            assert (file.stat.st_ino, file.stat.st_ctime_ns) == (path.stat().st_ino, path.stat().st_ctime_ns)
+
+
+@pytest.mark.parametrize("kind", ["directory", "FIFO", "socket", "nothing"])
+def test_what_is_no_file_any_more_is_an_error(kind: str, path: Path, tmp_path: Path) -> None:
+    settle(path)
+    path.unlink()
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+    before = descriptors()
+    with pytest.raises(FileNotFoundError if kind == "nothing" else NotARegularFileError):
+        open_file(str(path))
+    assert descriptors() == before
+
+
+def test_a_link_is_opened_by_the_plain_call_each_time(path: Path, calls: list[str]) -> None:
+    linked(path)
+    settle(path)
+    calls.clear()
+    with open_file(str(path)) as file:
+        assert file.size == 10
+    assert calls == []
+
+
+def test_without_openat2_the_plain_call_opens_each_time(
+    path: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linux, "_openat2_missing", True)
+    settle(path)
+    open_file(str(path)).close()
+    assert calls == []
+
+
+def test_without_statx_a_file_is_looked_at_each_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linux, "_statx_held", None)
+    settle(path)
+    rewritten(path)
+    with open_file(str(path)) as file:
+        assert file.stat.st_ctime_ns == path.stat().st_ctime_ns
+
+
+def test_a_relative_path_is_another_files_elsewhere(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(path.parent)
+    settle(Path("file"))
+    elsewhere = path.parent / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "file").write_bytes(b"other")
+    monkeypatch.chdir(elsewhere)
+    with open_file("file") as file:
+        assert file.size == 5
+
+
+def test_threads_open_the_same_file_while_it_changes(path: Path) -> None:
+    def opens() -> int:
+        for _ in range(2000):
+            with open_file(str(path)) as file:
+                # What is told of it is what it is, or was a moment before.
+                assert file.size in (10, 20)
+                assert len(os.pread(file.fd, 100, 0)) in (10, 20)
+        return 1
+
+    settle(path)
+    with ThreadPoolExecutor(4) as pool:
+        running = [pool.submit(opens) for _ in range(4)]
+        while not all(job.done() for job in running):
+            for size in (20, 10):
+                path.with_name("new").write_bytes(bytes(size))
+                path.with_name("new").rename(path)
+        assert sum(job.result() for job in running) == 4
+    with open_file(str(path)) as file:
+        assert os.path.samestat(file.stat, os.stat(path))

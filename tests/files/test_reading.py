@@ -7,6 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from tests.support.pages import make_cold, resident_pages
 from tests.support.servers import wait_until
 from zcresponse import loops
 from zcresponse.errors import FileTruncatedError
-from zcresponse.files import OpenedFile, open_file, reading
+from zcresponse.files import OpenedFile, linux, open_file, reading
 from zcresponse.files.linux import Storage
 
 MIB = 1024 * 1024
@@ -186,3 +187,40 @@ def test_without_rwf_nowait_nothing_is_taken_for_cached(file: OpenedFile, monkey
     assert reading.read_cached(file, 0, 1) is None
     assert not reading.are_cached(file, 0, 1)
     assert asyncio.run(reading.read(file, 0, 5)) == CONTENT[:5]
+
+
+# --- with Python's lock -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("offset", "count"), [(0, 1), (0, 1024), (5, 64 * 1024), (MIB - 1, 4097), (3 * MIB, 5), (3 * MIB + 4, 1)]
+)
+def test_what_is_cached_is_read_without_letting_go_of_the_lock(file: OpenedFile, offset: int, count: int) -> None:
+    assert linux.read_held(file.fd, offset, count) == CONTENT[offset : offset + count]
+    assert reading.read_cached(file, offset, count) == CONTENT[offset : offset + count]
+
+
+@pytest.mark.parametrize(("offset", "count"), [(0, 0), (0, 64 * 1024 + 1), (3 * MIB, 6), (3 * MIB + 5, 1), (0, -1)])
+def test_what_is_not_all_there_is_left_to_the_plain_call(file: OpenedFile, offset: int, count: int) -> None:
+    assert linux.read_held(file.fd, offset, count) is None
+
+
+def test_what_is_not_cached_is_not_waited_for_with_the_lock(file: OpenedFile) -> None:
+    cache_all_but(file, MIB, MIB + 4096)
+    assert linux.read_held(file.fd, MIB - 10, 20) is None
+    assert linux.read_held(file.fd, MIB - 10, 10) == CONTENT[MIB - 10 : MIB]
+
+
+def test_each_thread_reads_into_a_place_of_its_own(file: OpenedFile) -> None:
+    def reads(start: int) -> bool:
+        return all(linux.read_held(file.fd, start, count) == CONTENT[start : start + count] for count in range(1, 3000))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(reads, range(0, 8 * 5000, 5000)))
+
+
+@pytest.mark.parametrize("missing", ["_preadv2_held", "_NOWAIT"])
+def test_without_the_call_the_plain_one_reads(file: OpenedFile, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linux, missing, None if missing == "_preadv2_held" else 0)
+    assert linux.read_held(file.fd, 0, 10) is None
+    assert reading.read_cached(file, 0, 10) == CONTENT[:10]

@@ -38,7 +38,7 @@ from zcresponse.uvicorn import ZeroCopyHttpToolsProtocol
 site = site_fixture()
 
 #: Calls for the file and for the answer. What waits for requests and reads them, and what writes logs, is not ours.
-_FILE = ("openat2", "openat", "open", "newfstatat", "fstat", "fstatfs", "lseek", "close", "dup", "fcntl")
+_FILE = ("openat2", "openat", "open", "newfstatat", "fstat", "statx", "fstatfs", "lseek", "close", "dup", "fcntl")
 _READ = ("preadv2", "preadv", "pread64", "read", "readv")
 _SEND = (
     "sendfile",

@@ -13,7 +13,7 @@ from zcresponse.errors import FileTruncatedError
 from zcresponse.files import OpenedFile
 from zcresponse.files.positioned import PositionedFile
 from zcresponse.plan import Segment
-from zcresponse.wsgi.chunks import Chunks
+from zcresponse.wsgi.chunks import Block, Chunks
 
 __all__ = ["FileBody", "in_threads", "iterates_as"]
 
@@ -33,7 +33,7 @@ class FileBody:
     """
 
     # Of the class, not of each: there is one for every answer.
-    source: PositionedFile | Chunks | None = None
+    source: PositionedFile | Block | Chunks | None = None
     begun = False
     truncated: FileTruncatedError | None = None
 
@@ -47,9 +47,11 @@ class FileBody:
     def read(self) -> Iterator[bytes]:
         """Iterate over what is the body when it is read: by then it may be the whole file after all."""
         self.begun = True
-        # Not what the server is to be given: reading would move its descriptor.
-        counted = isinstance(self.source, Chunks)
-        yield from self.source if counted and self.source else Chunks(self.segments, None, lambda *_: None)
+        source = self.source
+        if source is None or isinstance(source, PositionedFile):
+            # Not what the server is to be given: reading would move its descriptor.
+            source = Chunks(self.segments, None, lambda *_: None)
+        yield from source
 
     def end(self) -> None:
         """Close the file, unless it was given away."""

@@ -154,7 +154,8 @@ class ZeroCopyASGIHandler(ASGIHandler):
         fields = fields_of(response)
         if response.cookies:
             fields += [("Set-Cookie", cookie.output(header="").strip()) for cookie in response.cookies.values()]
-        plan = ResponsePlan(response.status_code, fields, plan.segments, plan.offloaded, plan.not_offloaded)
+        if fields != plan.fields or response.status_code != plan.status:
+            plan = ResponsePlan(response.status_code, fields, plan.segments, plan.offloaded, plan.not_offloaded)
         file = content if isinstance(content, OpenedFile) else None
         if file is not None and deliver_at_once(
             plan, file, request.scope, send, on_transfer=on_transfer, sendfile=sendfile

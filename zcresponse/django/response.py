@@ -8,6 +8,7 @@ import io
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, Unpack
@@ -264,7 +265,11 @@ class ZeroCopyFileResponse(FileResponse):
             # Whatever method somebody has made of it.
             plan = replace(plan, segments=())
         self._before = (status, self._reason_phrase, fields)
-        self._set_fields(plan.fields)
+        if plan.fields[:-1] == fields and type(self.headers) is ResponseHeaders:
+            # Most often something is only added.
+            self.headers._store[plan.fields[-1][0].lower()] = plan.fields[-1]
+        else:
+            self._set_fields(plan.fields)
         if plan.status != status:
             if plan.status == HTTPStatus.PARTIAL_CONTENT:
                 self.status_code = plan.status
@@ -275,15 +280,17 @@ class ZeroCopyFileResponse(FileResponse):
         file.segments = plan.segments
         environ = getattr(request, "environ", None)
         if environ is not None:
-            file.source = make_content(
-                plan,
-                file.content,
-                environ,
-                on_close=file.content.close,
-                start_response=environ.get(START_RESPONSE),
-                on_transfer=self._on_transfer,
-                sendfile=self._sendfile,
-            )
+            # What cannot be read now is tried again when it is sent, and fails then, so that all is closed.
+            with suppress(OSError):
+                file.source = make_content(
+                    plan,
+                    file.content,
+                    environ,
+                    on_close=file.content.close,
+                    start_response=environ.get(START_RESPONSE),
+                    on_transfer=self._on_transfer,
+                    sendfile=self._sendfile,
+                )
             if isinstance(file.source, PositionedFile):
                 # What Django's handler gives to the file_wrapper that it finds.
                 self.file_to_stream = file.source

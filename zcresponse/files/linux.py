@@ -1,7 +1,12 @@
-"""Linux calls that Python has no name for: `openat2` and the type that `fstatfs` gives.
+"""Linux calls that Python has no name for: `openat2`, the type that `fstatfs` gives, and calls that hold Python's lock.
 
 Where they are missing (another system, an old kernel, a seccomp filter) the functions say so, and callers take the
 careful way.
+
+Python lets go of its lock around every system call, so that other threads run while it waits. Around one that does not
+wait, in a process whose other threads want the lock, that costs ten times the call: two switches between threads, or
+five milliseconds where the other one computes. The functions named `..._held` keep it, and are for calls that do not
+wait: of local file systems, and only what the kernel has in its caches.
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ import ctypes
 import errno
 import os
 import sys
+import threading
 from enum import Enum
 from functools import lru_cache
 from typing import Any, Final
@@ -22,10 +28,14 @@ __all__ = [
     "RESOLVE_NO_MAGICLINKS",
     "RESOLVE_NO_SYMLINKS",
     "Storage",
+    "close_held",
     "has_openat2",
     "how_to_open",
+    "open_held",
     "open_prepared",
     "openat2",
+    "read_held",
+    "stat_held",
     "storage_of",
 ]
 
@@ -84,6 +94,46 @@ if _libc is not None:
     _fstatfs.argtypes = (ctypes.c_int, ctypes.c_void_p)
 
 _HOW_SIZE: Final = ctypes.c_size_t(ctypes.sizeof(_OpenHow))
+
+
+class _IoVector(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+# PyDLL is what keeps the lock.
+_held: Any = ctypes.PyDLL(None) if sys.platform == "linux" else None
+
+if _held is not None:
+    _syscall_held = _held.syscall
+    _syscall_held.restype = ctypes.c_long
+    _close_held = _held.close
+    # Of glibc 2.28 and 2.26; other C libraries may lack them.
+    _statx_held = getattr(_held, "statx", None)
+    _preadv2_held = getattr(_held, "preadv2", None)
+    if _preadv2_held is not None:
+        _preadv2_held.restype = ctypes.c_ssize_t
+
+# statx(2), <linux/stat.h>
+_AT_EMPTY_PATH: Final = 0x1000
+_STATX_BASIC_STATS: Final = 0x7FF
+_Statx: Final = ctypes.c_char * 256
+
+#: The most that `read_held` reads, in bytes.
+_MOST_HELD: Final = 64 * 1024
+_NOWAIT: Final = getattr(os, "RWF_NOWAIT", 0)
+
+
+class _Buffer(threading.local):
+    """Where a thread reads to, made when it first does."""
+
+    def __init__(self) -> None:
+        self.data = bytearray(_MOST_HELD)
+        self.view = memoryview(self.data)
+        self.vector = _IoVector(ctypes.addressof(ctypes.c_char.from_buffer(self.data)), 0)
+        self.reference = ctypes.byref(self.vector)
+
+
+_buffer = _Buffer()
 
 
 # EPERM, EACCES: a seccomp filter refuses the call, as old container runtimes do with what they do not know. EINVAL: the
@@ -147,6 +197,42 @@ def open_prepared(path: bytes, how: Any) -> int:
     """
     fd: int = _syscall(_SYS_OPENAT2, AT_FDCWD, path, how, _HOW_SIZE)
     return fd
+
+
+def open_held(path: bytes, how: Any) -> int:
+    """`open_prepared`; see above."""
+    if _held is None:
+        return -1
+    fd: int = _syscall_held(_SYS_OPENAT2, AT_FDCWD, path, how, _HOW_SIZE)
+    return fd
+
+
+def close_held(fd: int) -> None:
+    """Close a descriptor; see above."""
+    # An error of close(2) leaves nothing to be done: the descriptor is gone.
+    _close_held(fd)
+
+
+def stat_held(fd: int) -> bytes | None:
+    """Return all that statx(2) tells of a file but for when it was read, to be compared; None where it cannot."""
+    if _statx_held is None:
+        return None
+    buffer = _Statx()
+    if _statx_held(fd, b"", _AT_EMPTY_PATH, _STATX_BASIC_STATS, buffer) != 0:
+        return None
+    raw = buffer.raw
+    # stx_atime lies between; what follows stx_dev_minor is more than was asked for.
+    return raw[:64] + raw[80:144]
+
+
+def read_held(fd: int, offset: int, count: int) -> bytes | None:
+    """Read `count` bytes, no more than 64 KiB; None where they are not all in the page cache, or it cannot be told."""
+    if not 0 < count <= _MOST_HELD or _NOWAIT == 0 or _preadv2_held is None:
+        return None
+    buffer = _buffer
+    buffer.vector.length = count
+    got = _preadv2_held(fd, buffer.reference, 1, ctypes.c_long(offset), _NOWAIT)
+    return buffer.view[:count].tobytes() if got == count else None
 
 
 def storage_of(fd: int) -> Storage:

@@ -62,7 +62,7 @@ class OpenedFile:
     Attributes:
         fd: the descriptor; -1 once closed.
         path: absolute path it was opened by, or None when it was given as a descriptor or file object.
-        stat: `os.fstat` of the descriptor, taken when it was opened.
+        stat: `os.fstat` of the descriptor, taken when it was opened; `st_atime` alone may be older.
         offset: first byte of the window in the file.
         size: bytes in the window (of the whole file by default).
         windowed: whether `offset` or `count` was asked for.
@@ -212,6 +212,8 @@ _PATHS: Final = (str, bytes, os.PathLike)
 # A link may lead to a file system that waits, so it is left to a thread.
 _FLAGS_AT_ONCE: Final = READ_FLAGS | getattr(os, "O_NOFOLLOW", 0)
 _AT_ONCE: Final = linux.how_to_open(_FLAGS_AT_ONCE, linux.RESOLVE_CACHED)
+#: Up to here, in bytes, a file takes no time to close.
+_SMALL: Final = 64 * 1024
 # What os.fsencode does, without asking for it each time.
 _ENCODING: Final = sys.getfilesystemencoding()
 _ERRORS: Final = sys.getfilesystemencodeerrors()
@@ -237,8 +239,8 @@ def open_file(
         TypeError, ValueError: an argument that cannot be meant; it is named.
     """
     if type(path_or_file) is str and type(offset) is int and offset == 0 and count is None:
-        # Most files.
-        return _adopt(_open_path(path_or_file), path_or_file, 0, None)
+        # Most files, and most of them again and again.
+        return _open_again(path_or_file) or _open_first(path_or_file)
     check_window(offset, count)
     if isinstance(path_or_file, OpenedFile):
         return _again(path_or_file, offset, count, closefd)
@@ -291,6 +293,8 @@ def open_at_once(path: str | bytes, offset: int = 0, count: int | None = None) -
     now = time.monotonic()
     seen = places.opened_before.get(path)
     if seen is not None and seen.until >= now:
+        if not seen.at_once:
+            return None
         name = seen.name
         if now < seen.sure_until:
             try:
@@ -327,6 +331,43 @@ def open_at_once(path: str | bytes, offset: int = 0, count: int | None = None) -
     if offset == 0 and count is None and stat_module.S_ISREG(stat.st_mode):
         return OpenedFile(fd, stat, storage, path=absolute, exclusive=True)
     return _adopt(fd, path, offset, count, stat, storage)
+
+
+def _open_again(path: str) -> OpenedFile | None:
+    """Open what was opened before, without letting other threads have Python's lock meanwhile; None: it takes more."""
+    seen = places.opened_before.get(path)
+    if seen is None or not seen.at_once or seen.until < time.monotonic():
+        return None
+    fd = linux.open_held(seen.name, _AT_ONCE)
+    if fd < 0:
+        return None
+    looks = linux.stat_held(fd)
+    if looks is not None and seen.looks is not None and seen.looks[0] == looks:
+        stat = seen.looks[1]
+    else:
+        stat = os.fstat(fd)
+        if stat.st_dev != seen.device or not stat_module.S_ISREG(stat.st_mode):
+            os.close(fd)
+            return None
+        seen.looks = looks, stat
+    # To close a large one that was removed meanwhile takes its time.
+    close = linux.close_held if stat.st_size <= _SMALL else os.close
+    return OpenedFile(fd, stat, seen.storage, path=seen.path, close=close, exclusive=True)
+
+
+def _open_first(path: str) -> OpenedFile:
+    """Open by the plain call, and learn whether it takes less next time."""
+    file = _adopt(_open_path(path), path, 0, None)
+    now = time.monotonic()
+    seen = places.opened_before.get(path)
+    is_known = seen is not None and not seen.at_once and seen.until >= now
+    if file.path is not None and file.storage is not Storage.UNKNOWN and linux.has_openat2() and not is_known:
+        name = path.encode(_ENCODING, _ERRORS)
+        fd = linux.open_held(name, _AT_ONCE)
+        if fd >= 0:
+            os.close(fd)
+        places.remember_opened(path, name, file.path, file.stat.st_dev, file.storage, now, at_once=fd >= 0)
+    return file
 
 
 def check_source(path_or_file: object) -> None:

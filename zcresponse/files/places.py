@@ -40,7 +40,7 @@ _elsewhere: dict[str | bytes, float] = {}
 
 @dataclass(slots=True)
 class Opened:
-    """What is known of a file that was opened on the loop.
+    """What is known of a file that was opened.
 
     Attributes:
         name: its path as the kernel takes it.
@@ -48,6 +48,8 @@ class Opened:
         device: by `st_dev`.
         until: when this is to be learnt anew, by `time.monotonic`.
         sure_until: until when the kernel surely has its name in the cache, because it was just asked.
+        at_once: whether it can be opened without a wait; not so a link.
+        looks: the last `linux.stat_held` of it, and what `os.fstat` said then.
     """
 
     name: bytes
@@ -56,6 +58,8 @@ class Opened:
     storage: Storage
     until: float
     sure_until: float
+    at_once: bool = True
+    looks: tuple[bytes | None, os.stat_result] | None = None
 
 
 #: For how long a name that was just looked up is taken to be in the kernel's cache still, so that it may be opened by
@@ -66,12 +70,15 @@ SURE_FOR_S: Final = 0.1
 opened_before: Final[dict[str | bytes, Opened]] = {}
 
 
-def remember_opened(path: str | bytes, name: bytes, absolute: str, device: int, storage: Storage, now: float) -> None:
-    """Keep in mind that `path` could be opened on the loop, for no longer than its file system is known."""
+def remember_opened(
+    path: str | bytes, name: bytes, absolute: str, device: int, storage: Storage, now: float, *, at_once: bool = True
+) -> None:
+    """Keep in mind whether `path` could be opened without a wait, for no longer than its file system is known."""
     if path[:1] not in ("/", b"/"):
         # Another file's, in another working directory.
         return
-    _remember(opened_before, path, Opened(name, absolute, device, storage, now + _LEARNT_FOR_S / 2, now + SURE_FOR_S))
+    opened = Opened(name, absolute, device, storage, now + _LEARNT_FOR_S / 2, now + SURE_FOR_S, at_once)
+    _remember(opened_before, path, opened)
 
 
 def _remember(known: dict[Any, Any], key: object, value: object) -> None:

@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 from zcresponse import loops
 from zcresponse.errors import FileTruncatedError
 from zcresponse.events import logger
+from zcresponse.files import linux
 from zcresponse.files.linux import Storage
 from zcresponse.files.opened import OpenedFile
 
@@ -48,6 +49,9 @@ def read_cached(file: OpenedFile, offset: int, count: int) -> bytes | None:
     if file.storage is not Storage.PROBED or _NOWAIT is None:
         return None
     fd = file.fileno()
+    held = linux.read_held(fd, offset, count)
+    if held is not None:
+        return held
     # The kernel can fill a buffer of ours but not a bytes object, so it is copied.
     view = bytearray(count) if count <= _LITTLE else memoryview(_kept(count))[:count]
     try:

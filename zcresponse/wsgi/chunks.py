@@ -137,6 +137,10 @@ def read_whole(segment: Segment) -> bytes:
         FileTruncatedError: the file has become shorter.
         OSError: as `os.pread`.
     """
+    if isinstance(segment, FileRegion):
+        data = reading.read_cached(segment.file, segment.offset, segment.count)
+        if data is not None and len(data) == segment.count:
+            return data
     return _bytes_of(segment, 0, len(segment), None)
 
 

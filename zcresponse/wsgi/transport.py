@@ -289,14 +289,6 @@ def make_body(
     Raises:
         FileTruncatedError, OSError: a small file cannot be read any more; `on_close` was not called.
     """
-    if len(plan.segments) == 1 and not events.wanted(on_transfer):
-        (segment,) = plan.segments
-        server = server_behind(environ)
-        if len(segment) <= _SMALL and server.reads_small(len(segment)):
-            # Before anything is said: should the file have become shorter, there is an error to be answered.
-            data = read_whole(segment)
-            joins = server.joins
-            return Block(data, on_close, None if joins is None else partial(joins, start_response, len(data)))
     content = make_content(
         plan,
         file,
@@ -306,7 +298,7 @@ def make_body(
         on_transfer=on_transfer,
         sendfile=sendfile,
     )
-    if isinstance(content, Chunks):
+    if not isinstance(content, PositionedFile):
         return content
     wrapper = best_wrapper(environ)
     assert wrapper is not None
@@ -324,10 +316,17 @@ def make_content(
     start_response: StartResponse | None = None,
     on_transfer: OnTransfer | None = None,
     sendfile: bool | None = None,
-) -> PositionedFile | Chunks:
+) -> PositionedFile | Block | Chunks:
     """Return what `make_body` would: a file for the server's `wsgi.file_wrapper`, or the body itself."""
-    delivery = choose_delivery(environ, plan, file, start_response=start_response, sendfile=sendfile)
     server = server_behind(environ)
+    if len(plan.segments) == 1 and not events.wanted(on_transfer):
+        (segment,) = plan.segments
+        if len(segment) <= _SMALL and server.reads_small(len(segment)):
+            # Before anything is said: should the file have become shorter, there is an error to be answered.
+            data = read_whole(segment)
+            joins = server.joins
+            return Block(data, on_close, None if joins is None else partial(joins, start_response, len(data)))
+    delivery = choose_delivery(environ, plan, file, start_response=start_response, sendfile=sendfile)
     account = _Account(plan, on_close, on_transfer)
     if delivery.way == "file_wrapper":
         (region,) = plan.segments
