@@ -92,8 +92,14 @@ def test_cold_bytes_are_none_until_a_thread_has_read_them(file: OpenedFile, offs
 
 
 def test_a_missing_page_in_the_middle_is_no_short_read(file: OpenedFile) -> None:
-    cache_all_but(file, MIB, MIB + 64 * 1024)
-    assert reading.read_cached(file, 0, 2 * MIB) is None
+    def is_missed() -> bool:
+        cache_all_but(file, MIB, MIB + 64 * 1024)
+        data = reading.read_cached(file, 0, 2 * MIB)
+        # What was asked for may be there a moment later: the question lets the kernel read it.
+        assert data is None or data == CONTENT[: 2 * MIB]
+        return data is None
+
+    wait_until(is_missed, what="a hole that is there when it is asked for")
 
 
 @pytest.mark.parametrize("dropped", [0, reading.PROBE_STEP, 4 * reading.PROBE_STEP])
@@ -206,7 +212,7 @@ def test_what_is_not_all_there_is_left_to_the_plain_call(file: OpenedFile, offse
 
 
 def test_what_is_not_cached_is_not_waited_for_with_the_lock(file: OpenedFile) -> None:
-    cache_all_but(file, MIB, MIB + 4096)
+    cache_all_but(file, MIB, MIB + 64 * 1024)
     assert linux.read_held(file.fd, MIB - 10, 20) is None
     assert linux.read_held(file.fd, MIB - 10, 10) == CONTENT[MIB - 10 : MIB]
 
