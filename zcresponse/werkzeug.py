@@ -310,20 +310,15 @@ class FileSending(Response):
         return self._made_body(body, self._settle(body, environ), environ)
 
     def _made_body(self, body: FileBody, plan: ResponsePlan, environ: WSGIEnvironment) -> Iterable[bytes]:
-        try:
-            return make_body(
-                plan,
-                body.file,
-                environ,
-                on_close=self.close,
-                start_response=self._start_response,
-                on_transfer=self._on_transfer,
-                sendfile=self._sendfile,
-            )
-        except BaseException:
-            # There is no body that the server could close.
-            self.close()
-            raise
+        return make_body(
+            plan,
+            body.file,
+            environ,
+            on_close=self.close,
+            start_response=self._start_response,
+            on_transfer=self._on_transfer,
+            sendfile=self._sendfile,
+        )
 
     def close(self) -> None:
         try:

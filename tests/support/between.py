@@ -67,9 +67,34 @@ def _in_pieces(environ: Environ, start_response: StartResponse) -> Iterable[byte
     return [whole[:1], whole[1:]]
 
 
+class _Traced:
+    """Keeps what `iter` gives of a body, and closes that, as tracers do."""
+
+    def __init__(self, body: Any) -> None:
+        self._parts: Any = iter(body)
+
+    def __iter__(self) -> _Traced:
+        return self
+
+    def __next__(self) -> bytes:
+        part: bytes = next(self._parts)
+        return part
+
+    def close(self) -> None:
+        self._parts.close()
+
+
+def _get_of_head(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    # What frameworks keep there is a circle.
+    environ["circle"] = environ
+    yield from _nothing({**environ, "REQUEST_METHOD": "GET"}, start_response)
+
+
 _BETWEEN: Final[dict[str, Callable[[Environ, StartResponse], Iterable[bytes]]]] = {
     "nothing": _nothing,
     "passing": lambda *called: _Around(_nothing(*called)),
+    "traced": lambda *called: _Traced(_nothing(*called)),
+    "get-of-head": _get_of_head,
     "other-start-response": _other_start_response,
     "without-length": _without_length,
     "in-pieces": _in_pieces,

@@ -323,11 +323,15 @@ def test_a_block_tells_when_it_begins_and_ends() -> None:
         return lambda: told.append("done")
 
     block = Block(b"abc", lambda: told.append("closed"), asked)
+    assert iter(block) is block
     assert told == []
-    assert list(block) == list(block) == [b"abc"]
+    assert [next(block), *block] == [b"abc"]
+    assert list(block) == []
     block.close()
     block.close()
     assert told == ["asked", "done", "closed"]
+    with pytest.raises(ValueError, match="closed"):
+        next(block)
 
 
 def test_a_block_whose_end_fails_is_closed_all_the_same() -> None:

@@ -17,7 +17,7 @@ from tests.support.kernel import trace_syscalls
 from tests.support.servers import Server, gunicorn, workers
 from zcresponse.files import open_file
 from zcresponse.files.positioned import PositionedFile
-from zcresponse.wsgi.gunicorn import join_to_head, sends_no_more
+from zcresponse.wsgi.gunicorn import _Joining, join_to_head, sends_no_more
 
 SIZE = 100_000
 SMALL = os.urandom(1000)
@@ -113,7 +113,14 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.mark.parametrize(
     ("between", "writes"),
-    [("nothing", 1), ("passing", 1), ("other-start-response", 2), ("without-length", 3), ("in-pieces", 3)],
+    [
+        ("nothing", 1),
+        ("passing", 1),
+        ("traced", 1),
+        ("other-start-response", 2),
+        ("without-length", 3),
+        ("in-pieces", 3),
+    ],
 )
 def test_a_small_body_leaves_together_with_its_head(server: Server, between: str, writes: int) -> None:
     (worker,) = workers(server.pid)
@@ -124,7 +131,10 @@ def test_a_small_body_leaves_together_with_its_head(server: Server, between: str
     assert trace.counts["sendto"] == writes
 
 
-@pytest.mark.parametrize("between", ["nothing", "passing", "other-start-response", "without-length", "in-pieces"])
+@pytest.mark.parametrize(
+    "between",
+    ["nothing", "passing", "traced", "get-of-head", "other-start-response", "without-length", "in-pieces"],
+)
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_answers_follow_each_other_on_a_connection(server: Server, between: str, method: str) -> None:
     with contextlib.ExitStack() as stack:
@@ -159,25 +169,72 @@ class Wire:
         return 7
 
 
-def started(wire: Wire, *fields: tuple[str, str]) -> Any:
+def started(wire: Wire, *fields: tuple[str, str], method: str = "GET") -> Any:
     """gunicorn's own response, as it is when an application has called `start_response`."""
-    request = SimpleNamespace(method="GET", version=(1, 1), should_close=lambda: False)
+    request = SimpleNamespace(method=method, version=(1, 1), should_close=lambda: False)
     response = Response(request, wire, Config())
     response.start_response("200 OK", [*fields])
     return response
 
 
-def test_what_else_is_done_with_a_connection_comes_after_the_head() -> None:
+def test_nothing_is_kept_beyond_the_one_write() -> None:
     wire = Wire()
     response = started(wire, ("Content-Length", "3"))
     assert join_to_head(response.start_response, 3) is not None
-    response.send_headers()
     assert wire.sent == []
-    assert response.sock.fileno() == 7
-    assert [part[:8] for part in wire.sent] == [b"HTTP/1.1", b"asked"]
     response.write(b"abc")
+    (sent,) = wire.sent
+    assert sent.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert sent.endswith(b"\r\n\r\nabc")
+    assert response.sock is wire
+    assert "write" not in vars(response)
     response.write(b"")
-    assert wire.sent[2:] == [b"abc"]
+    response.close()
+    assert wire.sent == [sent]
+
+
+def test_a_head_without_its_body_is_not_kept() -> None:
+    wire = Wire()
+    response = started(wire, ("Content-Length", "3"))
+    ended = join_to_head(response.start_response, 3)
+    # As at the end of an answer whose body somebody has taken out.
+    response.close()
+    assert len(wire.sent) == 1
+    assert ended is not None
+    ended()
+    assert "write" not in vars(response)
+
+
+def test_gunicorns_own_view_of_a_head_request_is_heeded() -> None:
+    wire = Wire()
+    response = started(wire, ("Content-Length", "3"), method="HEAD")
+    join_to_head(response.start_response, 3)
+    # A middleware has made a GET of it.
+    response.write(b"abc")
+    (head,) = wire.sent
+    assert head.endswith(b"\r\n\r\n")
+
+
+def test_what_was_to_be_sent_before_an_error_is_sent() -> None:
+    wire = Wire()
+    response = started(wire, ("Content-Length", "3"))
+    join_to_head(response.start_response, 3)
+    with pytest.raises(TypeError):
+        response.write("abc")
+    assert response.sock is wire
+    assert len(wire.sent) == 1
+
+
+def test_what_else_is_done_with_a_connection_comes_after_what_was_sent() -> None:
+    wire = Wire()
+    joining = _Joining(wire)
+    joining.sendall(b"a")
+    joining.sendall(b"b")
+    assert joining.fileno() == 7
+    joining.sendall(b"c")
+    joining.send_on()
+    joining.send_on()
+    assert wire.sent == [b"ab", b"asked", b"c"]
 
 
 @pytest.mark.parametrize("fields", [(), (("Content-Length", "4"),), (("Transfer-Encoding", "chunked"),)])

@@ -8,7 +8,6 @@ import io
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, Unpack
@@ -280,17 +279,15 @@ class ZeroCopyFileResponse(FileResponse):
         file.segments = plan.segments
         environ = getattr(request, "environ", None)
         if environ is not None:
-            # What cannot be read now is tried again when it is sent, and fails then, so that all is closed.
-            with suppress(OSError):
-                file.source = make_content(
-                    plan,
-                    file.content,
-                    environ,
-                    on_close=file.content.close,
-                    start_response=environ.get(START_RESPONSE),
-                    on_transfer=self._on_transfer,
-                    sendfile=self._sendfile,
-                )
+            file.source = make_content(
+                plan,
+                file.content,
+                environ,
+                on_close=file.content.close,
+                start_response=environ.get(START_RESPONSE),
+                on_transfer=self._on_transfer,
+                sendfile=self._sendfile,
+            )
             if isinstance(file.source, PositionedFile):
                 # What Django's handler gives to the file_wrapper that it finds.
                 self.file_to_stream = file.source

@@ -15,7 +15,6 @@ import ctypes
 import errno
 import os
 import sys
-import threading
 from enum import Enum
 from functools import lru_cache
 from typing import Any, Final
@@ -107,9 +106,9 @@ if _held is not None:
     _syscall_held = _held.syscall
     _syscall_held.restype = ctypes.c_long
     _close_held = _held.close
-    # Of glibc 2.28 and 2.26; other C libraries may lack them.
+    # Of glibc 2.28 and 2.26; other C libraries may lack them. Where a long has four bytes, so has this offset.
     _statx_held = getattr(_held, "statx", None)
-    _preadv2_held = getattr(_held, "preadv2", None)
+    _preadv2_held = getattr(_held, "preadv2", None) if ctypes.sizeof(ctypes.c_long) == 8 else None
     if _preadv2_held is not None:
         _preadv2_held.restype = ctypes.c_ssize_t
 
@@ -123,17 +122,19 @@ _MOST_HELD: Final = 64 * 1024
 _NOWAIT: Final = getattr(os, "RWF_NOWAIT", 0)
 
 
-class _Buffer(threading.local):
-    """Where a thread reads to, made when it first does."""
+class _Buffer:
+    """Where `read_held` reads to."""
 
     def __init__(self) -> None:
-        self.data = bytearray(_MOST_HELD)
-        self.view = memoryview(self.data)
-        self.vector = _IoVector(ctypes.addressof(ctypes.c_char.from_buffer(self.data)), 0)
+        data = bytearray(_MOST_HELD)
+        self.view = memoryview(data)
+        self.vector = _IoVector(ctypes.addressof(ctypes.c_char.from_buffer(data)), 0)
         self.reference = ctypes.byref(self.vector)
 
 
-_buffer = _Buffer()
+#: Those that nobody reads to now: as many as were ever needed at a time. (A local of each thread would be one of each
+#: greenlet, where there are any.)
+_buffers: Final[list[_Buffer]] = []
 
 
 # EPERM, EACCES: a seccomp filter refuses the call, as old container runtimes do with what they do not know. EINVAL: the
@@ -229,10 +230,15 @@ def read_held(fd: int, offset: int, count: int) -> bytes | None:
     """Read `count` bytes, no more than 64 KiB; None where they are not all in the page cache, or it cannot be told."""
     if not 0 < count <= _MOST_HELD or _NOWAIT == 0 or _preadv2_held is None:
         return None
-    buffer = _buffer
+    try:
+        buffer = _buffers.pop()
+    except IndexError:
+        buffer = _Buffer()
     buffer.vector.length = count
     got = _preadv2_held(fd, buffer.reference, 1, ctypes.c_long(offset), _NOWAIT)
-    return buffer.view[:count].tobytes() if got == count else None
+    data = buffer.view[:count].tobytes() if got == count else None
+    _buffers.append(buffer)
+    return data
 
 
 def storage_of(fd: int) -> Storage:

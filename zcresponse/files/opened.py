@@ -388,16 +388,23 @@ def path_to(file: OpenedFile, given: object) -> str | None:
     name = getattr(given, "name", None)
     if not isinstance(name, str) or not os.path.isabs(name) or not _has_name(file, given):
         return None
-    try:
-        return name if os.path.samestat(os.stat(name), file.stat) else None
-    except (OSError, ValueError):
-        return None
+    return name if _leads_to(name, file) else None
 
 
 def _has_name(file: OpenedFile, given: object) -> bool:
     """Whether the file object that `file` was opened from has a name, and the file one in some folder."""
-    named = isinstance(getattr(given, "name", None), str | bytes)
-    return named and file.stat.st_nlink > 0 and not isinstance(given, tempfile._TemporaryFileWrapper)
+    name = getattr(given, "name", None)
+    if not isinstance(name, str | bytes) or isinstance(given, tempfile._TemporaryFileWrapper):
+        return False
+    # Some file systems do not count the names.
+    return file.stat.st_nlink > 0 or _leads_to(name, file)
+
+
+def _leads_to(name: str | bytes, file: OpenedFile) -> bool:
+    try:
+        return os.path.samestat(os.stat(name), file.stat)
+    except (OSError, ValueError):
+        return False
 
 
 def _learn_storage(fd: int) -> None:

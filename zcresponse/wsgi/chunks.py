@@ -93,7 +93,7 @@ class Chunks:
 
 
 class Block:
-    """A body of one block that has been read already, closed exactly once.
+    """A body of one block that has been read already, given once and closed exactly once.
 
     Args:
         data: the body.
@@ -109,15 +109,23 @@ class Block:
         on_close: Callable[[], object],
         on_start: Callable[[], Callable[[], object] | None] | None = None,
     ) -> None:
-        self._data = data
+        self._data: bytes | None = data
         self._on_close: Callable[[], object] | None = on_close
         self._on_start = on_start
         self._on_end: Callable[[], object] | None = None
 
     def __iter__(self) -> Iterator[bytes]:
-        if self._on_start is not None and self._on_end is None:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._on_close is None:
+            raise ValueError("the body is closed")
+        data, self._data = self._data, None
+        if data is None:
+            raise StopIteration
+        if self._on_start is not None:
             self._on_end = self._on_start()
-        return iter((self._data,))
+        return data
 
     def close(self) -> None:
         """Say that the server is done with the body; further calls do nothing."""

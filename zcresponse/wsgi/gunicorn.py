@@ -5,8 +5,8 @@ much as Content-Length says from where the file stands, and without one all that
 although we gave it, for a middleware on the way has taken it out. No application hears of that, but gunicorn asks for
 the descriptor in that very method, whose frame knows. A file that gives none is read.
 
-And how often it writes: a head, then the body. A small body leaves together with its head by a connection that keeps
-back what is sent first, in the place of gunicorn's own.
+And how often it writes: a head, then the body. A small body leaves together with its head: for that one
+`Response.write`, a connection that keeps what is sent stands in the place of gunicorn's own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from functools import partial
 from types import FrameType
 from typing import Any, Final
 
@@ -53,48 +53,48 @@ def join_to_head(start_response: StartResponse | None, count: int) -> Callable[[
     Does nothing where `start_response` is not gunicorn's own, or it has heard of another length.
 
     Returns:
-        To be called when the answer is done: sends what is still kept back, should the body not have come.
+        To be called when the answer is done, should the body not have come.
     """
     response: Any = getattr(start_response, "__self__", None)
     if response is None or type(response).__module__ != _MODULE:
         return None
     if response.headers_sent or response.response_length != count or response.chunked:
         return None
+    attributes = vars(response)
+    attributes["write"] = partial(_write_joined, response)
+    return partial(attributes.pop, "write", None)
+
+
+def _write_joined(response: Any, data: bytes) -> None:
+    """What gunicorn's `Response.write` does, once, and all that it sends in one call."""
+    vars(response).pop("write", None)
     joining = response.sock = _Joining(response.sock)
-    return joining.flush
+    try:
+        response.write(data)
+    finally:
+        response.sock = joining.sock
+        joining.send_on()
 
 
 class _Joining:
-    """A connection on which what is sent first waits for what is sent next."""
+    """A connection that keeps what is sent until it is told to send it on."""
 
-    __slots__ = ("_first", "_sock")
+    __slots__ = ("_parts", "sock")
 
     def __init__(self, sock: Any) -> None:
-        self._sock = sock
-        self._first: bytes | None = None
+        self.sock = sock
+        self._parts: list[bytes] = []
 
     def sendall(self, data: bytes) -> None:
-        first = self._first
-        if first is None:
-            self._first = data
-        elif first:
-            self._first = b""
-            self._sock.sendall(first + data)
-        else:
-            self._sock.sendall(data)
+        self._parts.append(data)
 
-    def flush(self) -> None:
-        """Send what waits; nothing waits any more."""
-        first, self._first = self._first, b""
-        if first:
-            self._sock.sendall(first)
+    def send_on(self) -> None:
+        """Send what was kept."""
+        parts, self._parts = self._parts, []
+        if parts:
+            self.sock.sendall(b"".join(parts))
 
     def __getattr__(self, name: str) -> Any:
         # Whatever else is done with the connection comes after what was sent.
-        self.flush()
-        return getattr(self._sock, name)
-
-    def __del__(self) -> None:
-        # Of a body that somebody has taken out and not closed.
-        with suppress(OSError):
-            self.flush()
+        self.send_on()
+        return getattr(self.sock, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple, Unpack
@@ -285,9 +286,6 @@ def make_body(
         on_close: called when it is done.
         start_response, sendfile: as for `choose_delivery`.
         on_transfer: called with a `Transfer` at the end.
-
-    Raises:
-        FileTruncatedError, OSError: a small file cannot be read any more; `on_close` was not called.
     """
     content = make_content(
         plan,
@@ -322,10 +320,11 @@ def make_content(
     if len(plan.segments) == 1 and not events.wanted(on_transfer):
         (segment,) = plan.segments
         if len(segment) <= _SMALL and server.reads_small(len(segment)):
-            # Before anything is said: should the file have become shorter, there is an error to be answered.
-            data = read_whole(segment)
-            joins = server.joins
-            return Block(data, on_close, None if joins is None else partial(joins, start_response, len(data)))
+            # What cannot be read now is tried again when it is sent, and fails then.
+            with suppress(OSError):
+                data = read_whole(segment)
+                joins = server.joins
+                return Block(data, on_close, None if joins is None else partial(joins, start_response, len(data)))
     delivery = choose_delivery(environ, plan, file, start_response=start_response, sendfile=sendfile)
     account = _Account(plan, on_close, on_transfer)
     if delivery.way == "file_wrapper":
