@@ -120,6 +120,7 @@ _Statx: Final = ctypes.c_char * 256
 #: The most that `read_held` reads, in bytes.
 _MOST_HELD: Final = 64 * 1024
 _NOWAIT: Final = getattr(os, "RWF_NOWAIT", 0)
+_BEGINNING: Final = ctypes.c_long(0)
 
 
 class _Buffer:
@@ -130,6 +131,8 @@ class _Buffer:
         self.view = memoryview(data)
         self.vector = _IoVector(ctypes.addressof(ctypes.c_char.from_buffer(data)), 0)
         self.reference = ctypes.byref(self.vector)
+        #: What the vector says.
+        self.count = 0
 
 
 #: Those that nobody reads to now: as many as were ever needed at a time. (A local of each thread would be one of each
@@ -234,8 +237,9 @@ def read_held(fd: int, offset: int, count: int) -> bytes | None:
         buffer = _buffers.pop()
     except IndexError:
         buffer = _Buffer()
-    buffer.vector.length = count
-    got = _preadv2_held(fd, buffer.reference, 1, ctypes.c_long(offset), _NOWAIT)
+    if buffer.count != count:
+        buffer.vector.length = buffer.count = count
+    got = _preadv2_held(fd, buffer.reference, 1, ctypes.c_long(offset) if offset else _BEGINNING, _NOWAIT)
     data = buffer.view[:count].tobytes() if got == count else None
     _buffers.append(buffer)
     return data

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, SupportsIndex, TypeAlias, Unpa
 
 import flask
 import werkzeug.utils
-from flask import Flask, Response, current_app, request
+from flask import Flask, Request, Response, current_app, request
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import NotFound
 from werkzeug.http import http_date
@@ -77,7 +77,8 @@ def _current_app() -> Flask | None:
         return None
 
 
-# Flask's types call the proxy the application itself, which has no such method.
+# Flask's types call the proxies what they stand for, which has no such method. Through them each look would ask anew.
+_the_request: Final[Callable[[], Request]] = request._get_current_object  # type: ignore[attr-defined]
 _the_app: Final[Callable[[], Flask]] = current_app._get_current_object  # type: ignore[attr-defined]
 
 
@@ -158,7 +159,7 @@ def send_file(
         FileNotFoundError, PermissionError, NotARegularFileError: what was to be opened.
         TypeError, ValueError: an argument that cannot be meant.
     """
-    app, environ = _the_app(), request.environ
+    app, environ = _the_app(), _the_request().environ
     if max_age is None:
         max_age = app.get_send_file_max_age
     if isinstance(path_or_file, (str, os.PathLike)):
@@ -229,7 +230,7 @@ def send_from_directory(directory: _Path, path: _Path, **kwargs: Any) -> Respons
     joined = safe_join(os.fsdecode(directory), os.fsdecode(path))
     if joined is None or "\0" in joined:
         raise NotFound
-    app, environ = _the_app(), request.environ
+    app, environ = _the_app(), _the_request().environ
     full = os.path.join(app.root_path, joined)
     offset, count = kwargs.pop("offset", None), kwargs.pop("count", None)
     if _by_front_server(app, offset, count) and os.path.isfile(full):
