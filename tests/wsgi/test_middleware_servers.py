@@ -119,6 +119,9 @@ def test_clients_that_leave_half_way_leave_nothing_open(server: Server, site: Fi
 @pytest.mark.parametrize(("name", "parts"), [("gunicorn gthread", True), ("uwsgi http-socket", False)])
 def test_the_kernel_moves_what_it_can(name: str, parts: bool, site: Files) -> None:
     with running(name, site) as server:
+        with server.connect() as connection:
+            # Its workers may be forked after it listens.
+            assert connection.get(f"/flask/{NAME}").body == CONTENT
         pids = descendants(server.pid)
         for path in RANGES:
             moved = {}
