@@ -351,11 +351,11 @@ def test_devices_and_magic_links_are_not_there(way: str, path: str) -> None:
 
 # The names are those of proc(5), in every process's directory.
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
-@pytest.mark.parametrize("path", ["/root/etc/passwd", "/cwd/README.md", "/exe", "/fd/0"])
+@pytest.mark.parametrize("path", ["root/etc/passwd", "cwd/README.md", "exe", "fd/0"])
 def test_magic_links_of_proc_are_not_followed(way: str, path: str) -> None:
     for follow in (False, True):
         with pytest.raises(FileNotFoundError):
-            Root("/proc/self", follow_symlinks=follow).lookup(path).close()
+            Root("/proc/self", follow_symlinks=follow).lookup(f"/{path}").close()
 
 
 @given(path=st.text(st.sampled_from("/\\.%2e5cf:~\0 a\udcff"), max_size=30))

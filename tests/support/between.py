@@ -59,11 +59,11 @@ class _Around:
 
 
 def _in_pieces(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-    body = _nothing(environ, start_response)
+    body: Any = _nothing(environ, start_response)
     try:
         whole = b"".join(body)
     finally:
-        body.close()  # type: ignore[attr-defined]
+        body.close()
     return [whole[:1], whole[1:]]
 
 

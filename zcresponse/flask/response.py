@@ -78,8 +78,8 @@ def _current_app() -> Flask | None:
 
 
 # Flask's types call the proxies what they stand for, which has no such method. Through them each look would ask anew.
-_the_request: Final[Callable[[], Request]] = request._get_current_object  # type: ignore[attr-defined]
-_the_app: Final[Callable[[], Flask]] = current_app._get_current_object  # type: ignore[attr-defined]
+_the_request: Final[Callable[[], Request]] = cast("Any", request)._get_current_object
+_the_app: Final[Callable[[], Flask]] = cast("Any", current_app)._get_current_object
 
 
 class Joined(_FlaskFile):

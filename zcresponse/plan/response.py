@@ -172,7 +172,7 @@ def plan_file_response(
     if now_ns is None:
         now_ns = time.time_ns()
     # Pairs of ours, whatever pairs a caller makes: they are looked up by, and PEP 3333 wants tuples.
-    given: Fields = list(map(tuple, fields)) if fields else []  # type: ignore[arg-type]
+    given = [(name, value) for name, value in fields]
     what = (media_type, filename, disposition, etag, last_modified, coding)
     said = _described(file, given, what, now_ns, cache)
     if status == 200 and offload is None and request.is_plain:

@@ -149,7 +149,7 @@ def read_whole(segment: Segment) -> bytes:
         data = reading.read_cached(segment.file, segment.offset, segment.count)
         if data is not None and len(data) == segment.count:
             return data
-    return _bytes_of(segment, 0, len(segment), None)
+    return _all_of(segment, None)
 
 
 def _only(segments: Sequence[Segment], hub: Hub | None) -> Iterator[bytes]:
